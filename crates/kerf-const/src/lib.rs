@@ -1,0 +1,1 @@
+//! Constants compiled into a kernel: found, proved and made settable.

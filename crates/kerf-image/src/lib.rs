@@ -1,0 +1,1 @@
+//! A Linux kernel as data: vmlinuz, vmlinux, modules, objects and the running kernel.

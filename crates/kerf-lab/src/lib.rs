@@ -1,0 +1,1 @@
+//! Virtual machines that boot a kernel and run a command in it.

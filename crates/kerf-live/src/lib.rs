@@ -1,0 +1,1 @@
+//! The running kernel: the Kerf module, what is changed now and how.

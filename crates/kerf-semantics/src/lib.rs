@@ -1,0 +1,1 @@
+//! What x86-64 machine code means: symbolic execution, liveness, proofs.

@@ -1,0 +1,3 @@
+//! The `kerf` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! What a person types in this repository: `cargo xtask demo|test|bench`.
+
+fn main() {}

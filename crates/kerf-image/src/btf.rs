@@ -1,0 +1,205 @@
+//! The types that a kernel carries about itself (BTF): sizes of structures and places of their members.
+//!
+//! Only what is needed to read records from an image: the format is described in the kernel's
+//! Documentation/bpf/btf.rst.
+
+use std::collections::HashSet;
+
+use thiserror::Error;
+
+use crate::bytes::{text_at, u16_at, u32_at};
+
+const MAGIC: u16 = 0xeb9f;
+
+const KIND_INT: u32 = 1;
+const KIND_ARRAY: u32 = 3;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
+const KIND_FUNC_PROTO: u32 = 13;
+const KIND_VAR: u32 = 14;
+const KIND_DATASEC: u32 = 15;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_ENUM64: u32 = 19;
+
+/// Anonymous structures are nested at most this deep.
+const DEPTH: usize = 16;
+
+/// A BTF blob that contradicts its format.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the kernel's type information (BTF) is damaged: {why}")]
+pub struct BtfError {
+    why: String,
+}
+
+/// A structure or union.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Struct {
+    /// The size in bytes.
+    pub size: u32,
+    /// The members, those of anonymous structures and unions inside included.
+    pub members: Vec<Member>,
+}
+
+impl Struct {
+    /// The member called `name`.
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+}
+
+/// A member of a structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The name.
+    pub name: String,
+    /// Where it begins, in bits from the start of the outermost structure.
+    pub bit_offset: u32,
+}
+
+impl Member {
+    /// Where it begins, in bytes; `None` for a bit field that does not begin with a byte.
+    pub fn offset(&self) -> Option<usize> {
+        (self.bit_offset % 8 == 0).then_some((self.bit_offset / 8) as usize)
+    }
+}
+
+/// The types of a kernel.
+#[derive(Clone, Debug)]
+pub struct Btf<'data> {
+    types: &'data [u8],
+    strings: &'data [u8],
+    /// Where each type begins in `types`; type 1 is the first.
+    starts: Vec<u32>,
+}
+
+impl<'data> Btf<'data> {
+    /// Reads the outline of a blob: every type is visited, none is interpreted.
+    ///
+    /// # Errors
+    ///
+    /// The blob is truncated, or has a kind of type that is not known, behind which nothing can be found.
+    pub fn parse(blob: &'data [u8]) -> Result<Btf<'data>, BtfError> {
+        let fail = |why: &str| BtfError { why: why.to_owned() };
+        let header =
+            |offset| u32_at(blob, offset).map(|value| value as usize).ok_or_else(|| fail("the header is cut off"));
+        if u16_at(blob, 0) != Some(MAGIC) {
+            return Err(fail("it does not begin with its magic number"));
+        }
+        let body = blob.get(header(4)?..).ok_or_else(|| fail("the header is cut off"))?;
+        let part = |offset: usize, size: usize, what: &str| {
+            offset
+                .checked_add(size)
+                .and_then(|end| body.get(offset..end))
+                .ok_or_else(|| fail(&format!("the {what} reach beyond its end")))
+        };
+        let types = part(header(8)?, header(12)?, "types")?;
+        let strings = part(header(16)?, header(20)?, "names")?;
+        let mut starts = Vec::new();
+        let mut at = 0;
+        while at < types.len() {
+            let kind = Kind::read(types, at).ok_or_else(|| fail(&format!("type {} is cut off", starts.len() + 1)))?;
+            let extra = kind.extra_size().ok_or_else(|| {
+                fail(&format!("type {} is of kind {}, which is not known here", starts.len() + 1, kind.kind))
+            })?;
+            // A length of types fits 32 bits, since the header has it in 32 bits.
+            starts.push(at as u32);
+            at += 12 + extra;
+        }
+        if at != types.len() {
+            return Err(fail("the last type is cut off"));
+        }
+        Ok(Btf { types, strings, starts })
+    }
+
+    /// How many types there are.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there are no types.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// The first structure or union of that name.
+    pub fn struct_named(&self, name: &str) -> Option<Struct> {
+        let index = self.starts.iter().position(|&start| {
+            Kind::read(self.types, start as usize)
+                .is_some_and(|kind| kind.is_composite() && text_at(self.strings, kind.name) == Some(name))
+        })?;
+        let kind = Kind::read(self.types, *self.starts.get(index)? as usize)?;
+        let mut members = Vec::new();
+        self.members(index, 0, DEPTH, &mut HashSet::new(), &mut members);
+        Some(Struct { size: kind.size_or_type, members })
+    }
+
+    /// Collects the members of the composite at `index`, which begins at bit `base`.
+    fn members(&self, index: usize, base: u32, depth: usize, seen: &mut HashSet<(usize, u32)>, out: &mut Vec<Member>) {
+        // A damaged blob can nest a type in itself.
+        if depth == 0 || !seen.insert((index, base)) {
+            return;
+        }
+        let Some(&start) = self.starts.get(index) else { return };
+        let start = start as usize;
+        let Some(kind) = Kind::read(self.types, start).filter(Kind::is_composite) else { return };
+        for number in 0..kind.length {
+            let at = start + 12 + 12 * number;
+            let fields = (u32_at(self.types, at), u32_at(self.types, at + 4), u32_at(self.types, at + 8));
+            let (Some(name), Some(member_type), Some(offset)) = fields else { return };
+            // With bit fields in the structure, the top eight bits are the member's width.
+            let offset = if kind.flag { offset & 0xff_ffff } else { offset };
+            let bit_offset = base.saturating_add(offset);
+            match text_at(self.strings, name as usize) {
+                Some("") => {
+                    if let Some(inner) = (member_type as usize).checked_sub(1) {
+                        self.members(inner, bit_offset, depth - 1, seen, out);
+                    }
+                }
+                Some(name) => out.push(Member { name: name.to_owned(), bit_offset }),
+                None => {}
+            }
+        }
+    }
+}
+
+/// The common head of a type.
+struct Kind {
+    name: usize,
+    kind: u32,
+    flag: bool,
+    length: usize,
+    size_or_type: u32,
+}
+
+impl Kind {
+    fn read(types: &[u8], at: usize) -> Option<Kind> {
+        let name = u32_at(types, at)? as usize;
+        let info = u32_at(types, at + 4)?;
+        let size_or_type = u32_at(types, at + 8)?;
+        Some(Kind {
+            name,
+            kind: info >> 24 & 0x1f,
+            flag: info >> 31 != 0,
+            length: (info & 0xffff) as usize,
+            size_or_type,
+        })
+    }
+
+    fn is_composite(&self) -> bool {
+        matches!(self.kind, KIND_STRUCT | KIND_UNION)
+    }
+
+    /// How many bytes follow the head; `None` for an unknown kind.
+    fn extra_size(&self) -> Option<usize> {
+        match self.kind {
+            KIND_INT | KIND_VAR | KIND_DECL_TAG => Some(4),
+            KIND_ARRAY => Some(12),
+            KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => Some(12 * self.length),
+            KIND_ENUM | KIND_FUNC_PROTO => Some(8 * self.length),
+            // Pointers, forwards, typedefs, qualifiers, functions, floats, type tags.
+            2 | 7..=12 | 16 | 18 => Some(0),
+            _ => None,
+        }
+    }
+}

@@ -1,1 +1,30 @@
 //! What x86-64 machine code means: symbolic execution, liveness, proofs.
+//!
+//! Instructions are those of `iced-x86`. [`step`] gives an instruction's effect on a [`State`] of [`Term`]s,
+//! [`run_region`] that of a piece of code with several exits; [`Prover`] proves claims about terms for all values, and
+//! [`native`] holds the instruction semantics against the processor that this runs on. [`Cfg`] says which registers
+//! and flags are live. Nothing here knows of object files or of kernels.
+
+mod arith;
+mod bitops;
+mod bits;
+mod compare;
+mod error;
+mod eval;
+mod execute;
+mod linear;
+mod memory;
+mod operand;
+mod region;
+mod shift;
+mod slices;
+mod state;
+mod term;
+
+pub use error::Unsupported;
+pub use eval::{Assignment, Evaluator};
+pub use execute::{Flow, step};
+pub use operand::Overrides;
+pub use region::{Outcome, run_region};
+pub use state::{Access, FLAG_NAMES, Flag, Flags, MEMORY_NAME, REGISTER_NAMES, State, Undefined};
+pub use term::{Arena, Term};

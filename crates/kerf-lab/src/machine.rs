@@ -1,0 +1,193 @@
+//! A virtual machine as a value: what it has, and what came of a command that ran in it.
+
+use crate::accel::{self, Accelerator};
+use crate::cache::Cache;
+use crate::error::LabError;
+use crate::initramfs::{FileSpec, Initramfs};
+use crate::kernel::Kernel;
+use crate::{modules, qemu, supervise};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Receives a run's output while it happens. An error from it ends the run.
+pub trait Sink {
+    /// Bytes that the command wrote to its standard output.
+    fn stdout(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    /// Bytes that the command wrote to its standard error.
+    fn stderr(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+    /// A line of the kernel's console, without line end.
+    fn console(&mut self, _line: &str) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How a command ended, and what was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The command's standard output; empty when it was streamed.
+    pub stdout: Vec<u8>,
+    /// The command's standard error; empty when it was streamed.
+    pub stderr: Vec<u8>,
+    /// Its exit code; 128 plus the signal's number when a signal ended it.
+    pub exit_code: i32,
+    /// The end of the kernel's console (some thousand lines).
+    pub console: String,
+    /// What the machine ran on.
+    pub accelerator: Accelerator,
+    /// The kernel's release.
+    pub release: String,
+    /// From the start of QEMU to its end.
+    pub duration: Duration,
+}
+
+/// A machine to run commands in. Make one with [`Machine::new`] and change what should differ.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Where the answer to "does KVM work" is remembered.
+    pub cache: Cache,
+    /// What is booted.
+    pub kernel: Kernel,
+    /// The static program that becomes the guest's first process and calls [`crate::guest::run`].
+    pub init: PathBuf,
+    /// Number of CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Number of NUMA nodes; CPUs and memory are divided among them.
+    pub numa_nodes: u32,
+    /// Words for the kernel's command line.
+    pub append: Vec<String>,
+    /// Modules to load: a name or a file, and parameters after a space.
+    pub modules: Vec<String>,
+    /// Files to bring along.
+    pub files: Vec<FileSpec>,
+    /// Size of an empty disk, `/dev/vda`, in MiB.
+    pub disk_mib: Option<u64>,
+    /// How long everything may take.
+    pub timeout: Duration,
+    /// How long the console may be silent before the guest is up.
+    pub silence: Duration,
+    /// Whether the run goes on after a kernel warning.
+    pub allow_warnings: bool,
+    /// KVM or TCG; by default KVM when it can boot this kernel here.
+    pub accelerator: Option<Accelerator>,
+    /// More arguments for QEMU.
+    pub qemu_args: Vec<OsString>,
+}
+
+impl Machine {
+    /// Two CPUs, 1 GiB, five minutes.
+    pub fn new(cache: &Cache, kernel: Kernel, init: impl Into<PathBuf>) -> Self {
+        Machine {
+            cache: cache.clone(),
+            kernel,
+            init: init.into(),
+            cpus: 2,
+            memory_mib: 1024,
+            numa_nodes: 1,
+            append: Vec::new(),
+            modules: Vec::new(),
+            files: Vec::new(),
+            disk_mib: None,
+            timeout: Duration::from_secs(300),
+            silence: Duration::from_secs(30),
+            allow_warnings: false,
+            accelerator: None,
+            qemu_args: Vec::new(),
+        }
+    }
+
+    /// Boots, runs `command`, powers off. An exit code other than 0 is no error.
+    ///
+    /// # Errors
+    /// When the machine cannot be built or started, and when the guest's kernel reports a fault, stays silent, runs out
+    /// of time or goes away.
+    pub fn run(&self, command: &[String]) -> Result<Outcome, LabError> {
+        let mut collected = Collected::default();
+        let mut outcome = self.run_streaming(command, &mut collected)?;
+        outcome.stdout = collected.stdout;
+        outcome.stderr = collected.stderr;
+        Ok(outcome)
+    }
+
+    /// As [`Machine::run`], with the output going to `sink` while the command runs.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn run_streaming(&self, command: &[String], sink: &mut dyn Sink) -> Result<Outcome, LabError> {
+        self.check(command)?;
+        let accelerator = self.accelerator()?;
+        let work = tempfile::Builder::new()
+            .prefix("kerf-lab-")
+            .tempdir()
+            .map_err(LabError::io("create a directory in", std::env::temp_dir()))?;
+        let layout = qemu::Layout::new(work.path(), self.disk_mib)?;
+        self.write_initramfs(command, &layout.initramfs)?;
+        supervise::run(self, accelerator, &layout, sink)
+    }
+
+    /// What this machine runs on: the setting, else the best that works here.
+    ///
+    /// # Errors
+    /// When the memory of earlier probes cannot be written.
+    pub fn accelerator(&self) -> Result<Accelerator, LabError> {
+        self.accelerator.map_or_else(|| accel::choose(self), Ok)
+    }
+
+    fn check(&self, command: &[String]) -> Result<(), LabError> {
+        let bad = |reason: &str| Err(LabError::BadMachine { reason: reason.into() });
+        if command.is_empty() {
+            return bad("no command was given");
+        }
+        if self.cpus == 0 || self.cpus > 255 {
+            return bad("it needs between 1 and 255 CPUs");
+        }
+        if self.numa_nodes == 0 || self.numa_nodes > 64 {
+            return bad("it needs between 1 and 64 NUMA nodes");
+        }
+        if self.memory_mib / self.numa_nodes < 64 {
+            return bad("every NUMA node needs at least 64 MiB of memory");
+        }
+        Ok(())
+    }
+
+    fn write_initramfs(&self, command: &[String], path: &Path) -> Result<(), LabError> {
+        let mut requests = self.modules.clone();
+        if self.disk_mib.is_some() {
+            requests.insert(0, "virtio_blk".into());
+        }
+        let mut initramfs = Initramfs::new(&self.init)?;
+        initramfs.manifest(&modules::plan(&self.kernel, &requests)?, command)?;
+        for file in &self.files {
+            initramfs.file(file)?;
+        }
+        let file = File::create(path).map_err(LabError::io("create", path))?;
+        initramfs.write(BufWriter::with_capacity(1 << 18, file)).map_err(LabError::io("write", path))
+    }
+}
+
+/// Keeps all output in memory.
+#[derive(Default)]
+struct Collected {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Sink for Collected {
+    fn stdout(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stdout.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stderr.extend_from_slice(bytes);
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! `kerf lab`: boots kernels in virtual machines.
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use kerf_lab::host::{self, Need};
+use kerf_lab::{Cache, FileSpec, Kernel, LabError, Machine, Outcome, Sink};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  kerf lab run -- uname -r
+  kerf lab run --cpus 4 --numa 2 --append preempt=full -- cat /sys/devices/system/node/online
+  kerf lab run --module 'null_blk nr_devices=1' --file ./script.sh:/bin/script -- script
+  kerf lab run --json -- true
+
+The exit code is the command's own. Failures of the lab itself:
+  64 set-up   65 packages missing   66 no kernel   67 qemu   68 guest set-up, modules
+  70 panic, oops, lockup, stall   71 kernel warning   72 silent boot   73 time limit   74 no result";
+
+/// What the lab can do.
+#[derive(Debug, Subcommand)]
+pub enum LabCommand {
+    /// Boot a kernel, run a command in it, and end with the command's exit code.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+}
+
+/// The machine and the command.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Number of CPUs.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    cpus: u32,
+    /// Memory in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory: u32,
+    /// Number of NUMA nodes that share the CPUs and the memory.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    numa: u32,
+    /// A kernel image, or the release of a cached kernel [default: the newest that has its source].
+    #[arg(long, value_name = "FILE|RELEASE")]
+    kernel: Option<String>,
+    /// Words to append to the kernel's command line.
+    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
+    append: Vec<String>,
+    /// Load a module, by name or file; parameters may follow after a space.
+    #[arg(long = "module", value_name = "MODULE")]
+    modules: Vec<String>,
+    /// Bring a file or directory along, at the same path or another one.
+    #[arg(long = "file", value_name = "FILE[:DEST]")]
+    files: Vec<String>,
+    /// Size in MiB of an empty disk, /dev/vda.
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u64>,
+    /// Seconds after which the run is given up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    timeout: u64,
+    /// Go on after a warning of the kernel.
+    #[arg(long)]
+    allow_warn: bool,
+    /// Show the kernel's console on standard error.
+    #[arg(long)]
+    console: bool,
+    /// Another argument for QEMU.
+    #[arg(long = "qemu-arg", value_name = "ARG", allow_hyphen_values = true)]
+    qemu_args: Vec<OsString>,
+    /// Print one JSON object instead of the command's output.
+    #[arg(long)]
+    json: bool,
+    /// Say nothing of the lab's own doings.
+    #[arg(long, short)]
+    quiet: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl LabCommand {
+    /// Does it; the result is the exit code.
+    pub fn run(self) -> anyhow::Result<u8> {
+        match self {
+            LabCommand::Run(args) => args.run(),
+        }
+    }
+}
+
+/// Tells the user what is being done.
+struct Steps {
+    quiet: bool,
+}
+
+impl kerf_lab::Progress for Steps {
+    fn step(&mut self, what: &str) {
+        if !self.quiet {
+            eprintln!("kerf: {what}");
+        }
+    }
+}
+
+impl RunArgs {
+    fn run(self) -> anyhow::Result<u8> {
+        let shown = self.command.join(" ");
+        self.execute().with_context(|| format!("run `{shown}` in the lab"))
+    }
+
+    fn execute(self) -> anyhow::Result<u8> {
+        let mut steps = Steps { quiet: self.quiet || self.json };
+        host::install(&[Need::Machines], &mut steps)?;
+        let mut machine = self.machine(&mut steps)?;
+        let accelerator = machine.accelerator()?;
+        machine.accelerator = Some(accelerator);
+        kerf_lab::Progress::step(&mut steps, &format!("booting {} on {accelerator}", machine.kernel.release));
+        let mut output = Output { show_console: self.console, ..Output::default() };
+        if !self.json {
+            output.pass = Some((io::stdout(), io::stderr()));
+        }
+        let outcome = machine.run_streaming(&self.command, &mut output)?;
+        if self.json {
+            print_json(&outcome, &output)?;
+        }
+        Ok(u8::try_from(outcome.exit_code & 0xff).unwrap_or(u8::MAX))
+    }
+
+    fn machine(&self, steps: &mut Steps) -> Result<Machine, LabError> {
+        let cache = Cache::open_default()?;
+        let kernel = match &self.kernel {
+            Some(name) => Kernel::named(&cache, name)?,
+            None => kerf_lab::kernel(&cache, steps)?,
+        };
+        let mut machine = Machine::new(&cache, kernel, this_program()?);
+        machine.cpus = self.cpus;
+        machine.memory_mib = self.memory;
+        machine.numa_nodes = self.numa;
+        machine.append = self.append.clone();
+        machine.modules = self.modules.clone();
+        machine.files = self.files.iter().map(|text| FileSpec::parse(text)).collect::<Result<_, _>>()?;
+        machine.disk_mib = self.disk;
+        machine.timeout = Duration::from_secs(self.timeout);
+        machine.allow_warnings = self.allow_warn;
+        machine.qemu_args = self.qemu_args.clone();
+        Ok(machine)
+    }
+}
+
+fn this_program() -> Result<PathBuf, LabError> {
+    std::env::current_exe().map_err(|source| LabError::Io { action: "find", path: "/proc/self/exe".into(), source })
+}
+
+/// Passes the guest's output on, or keeps it for the JSON object.
+#[derive(Default)]
+struct Output {
+    show_console: bool,
+    pass: Option<(io::Stdout, io::Stderr)>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Sink for Output {
+    fn stdout(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.pass {
+            Some((stdout, _)) => stdout.write_all(bytes).and_then(|()| stdout.flush()),
+            None => self.stdout.write_all(bytes),
+        }
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.pass {
+            Some((_, stderr)) => stderr.write_all(bytes),
+            None => self.stderr.write_all(bytes),
+        }
+    }
+
+    fn console(&mut self, line: &str) -> io::Result<()> {
+        if self.show_console { writeln!(io::stderr(), "{line}") } else { Ok(()) }
+    }
+}
+
+fn print_json(outcome: &Outcome, output: &Output) -> anyhow::Result<()> {
+    let object = serde_json::json!({
+        "stdout": String::from_utf8_lossy(&output.stdout),
+        "stderr": String::from_utf8_lossy(&output.stderr),
+        "exit_code": outcome.exit_code,
+        "accelerator": outcome.accelerator,
+        "release": outcome.release,
+        "seconds": (outcome.duration.as_secs_f64() * 1000.0).round() / 1000.0,
+    });
+    writeln!(io::stdout(), "{object:#}").context("print the result")
+}

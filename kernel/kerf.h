@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the parts of kerf.ko share: limits, the record's meaning in memory, and each part's entry points. */
+#ifndef KERF_H
+#define KERF_H
+
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/types.h>
+
+#define KERF_PROTOCOL		1
+#define KERF_RECORD_MAX		(1U << 20)
+#define KERF_ID_MAX		160
+#define KERF_LOCATIONS_MAX	256
+#define KERF_BETWEEN_MAX	1024
+#define KERF_TARGETS_MAX	32
+#define KERF_OPERATIONS_MAX	256
+#define KERF_TIMEOUT_MAX_MS	60000
+#define KERF_WINDOW_MAX		32
+#define KERF_INSNS_MAX		12
+#define KERF_BUILD_ID_MAX	20
+#define KERF_SLOT_SIZE		128
+#define KERF_SLOTS		512
+#define KERF_JMP_SIZE		5
+
+enum kerf_kind { KERF_IMMEDIATE = 1, KERF_DETOUR = 2 };
+
+/* The answer to the last write on an open file. */
+struct kerf_report {
+	int code;
+	unsigned int attempts;		/* times the CPUs were stopped */
+	unsigned int tasks;		/* stacks looked at in the last stop */
+	u64 stop_ns;			/* length of the last stop, as its worker saw it */
+	char text[384];			/* what was wrong, where, why */
+};
+
+/* Code that locations lie in: the core kernel (no name) or a module. */
+struct kerf_target {
+	char name[MODULE_NAME_LEN];
+	u8 build_id[KERF_BUILD_ID_MAX];
+	u8 build_id_len;
+	struct module *mod;		/* held while a transaction runs */
+	unsigned long base, end;	/* of its text that stays */
+};
+
+struct kerf_between {
+	u16 target;
+	struct module *mod;
+	bool gone;
+	unsigned long start, end;
+};
+
+struct kerf_location {
+	struct kerf_entry *entry;
+	struct module *mod;		/* NULL: core kernel; never followed, only compared */
+	char target[MODULE_NAME_LEN];
+	bool gone;			/* its module went away */
+	u8 kind, len, field, field_len;	/* field within the window, in bytes */
+	u8 insns;			/* instructions in @code */
+	u8 code_len[KERF_INSNS_MAX];
+	u8 code[KERF_SLOT_SIZE];	/* replacement as sent, without the jump back */
+	u64 offset;			/* from the target's text base */
+	unsigned long addr;
+	u8 stock[KERF_WINDOW_MAX];
+	u8 set[KERF_WINDOW_MAX];	/* the window with this location's change alone */
+	int slot;			/* in the pool, or -1 */
+};
+
+struct kerf_entry {
+	struct list_head node;
+	char id[KERF_ID_MAX + 1];
+	s64 value;
+	bool leaving;			/* replaced or unset by the running transaction */
+	unsigned int n_locations, n_between;
+	struct kerf_location *locations;
+	struct kerf_between *between;
+};
+
+/* A window that a transaction writes. */
+struct kerf_write {
+	struct kerf_location *loc;
+	bool restore;			/* back to stock, else to loc->set */
+	u8 before[KERF_WINDOW_MAX];	/* what memory must hold */
+};
+
+struct kerf_range {
+	unsigned long start, end;	/* start <= p < end is inside */
+};
+
+struct kerf_txn {
+	bool dry_run, unset_all;
+	u32 timeout_ms;
+	unsigned int n_targets, n_sets, n_unsets;
+	struct kerf_target targets[KERF_TARGETS_MAX];
+	struct list_head sets;		/* kerf_entry, new */
+	char (*unsets)[KERF_ID_MAX + 1];
+	struct kerf_report *report;
+	/* The plan, made once the targets are found. */
+	struct kerf_write *writes;
+	unsigned int n_writes, n_restores;	/* restores come first */
+	struct kerf_range *ranges;
+	unsigned int n_ranges;
+	bool check_stacks;
+};
+
+/* kerf_record.c */
+int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn);
+void kerf_txn_free(struct kerf_txn *txn);
+void kerf_entry_free(struct kerf_entry *entry);
+
+/* kerf_text.c */
+extern struct list_head kerf_entries;
+int kerf_transact(struct kerf_txn *txn);
+void kerf_expected_now(const struct kerf_location *loc, u8 *bytes);
+bool kerf_owned(const struct kerf_location *loc, unsigned long *start, unsigned long *end);
+void kerf_drop_module(struct module *mod);
+void kerf_restore_all(void);
+
+/* kerf_stop.c */
+int kerf_stop_and_write(struct kerf_txn *txn);
+
+/* kerf_plan.c */
+int kerf_plan(struct kerf_txn *txn);
+void kerf_plan_free(struct kerf_txn *txn);
+
+/* kerf_target.c */
+int kerf_targets_find(struct kerf_txn *txn);
+void kerf_targets_put(struct kerf_txn *txn);
+const u8 *kerf_running_build_id(size_t *len);
+
+/* kerf_owner.c */
+int kerf_owner_check(const struct kerf_location *loc, bool restore, struct kerf_report *report);
+const char *kerf_probe_owner(const struct kerf_location *loc, char *buf, size_t len);
+const char *kerf_livepatch_owner(unsigned long addr);
+
+/* kerf_verify.c */
+int kerf_verify_location(struct kerf_location *loc, struct kerf_report *report);
+int kerf_verify_no_entry(const struct kerf_location *loc, struct kerf_report *report);
+
+/* kerf_form.c */
+struct insn;
+int kerf_form_pair(const struct insn *stock, const struct insn *new, const char **why);
+bool kerf_form_ordinary(const struct insn *insn);
+bool kerf_form_branch(const struct insn *insn);
+bool kerf_form_field(const struct insn *insn, unsigned int field, unsigned int len);
+bool kerf_form_rip_relative(const struct insn *insn);
+
+/* kerf_pool.c */
+int kerf_pool_take(unsigned long window);
+void kerf_pool_release(int slot);
+void kerf_pool_drain(void);
+void kerf_pool_write(const struct kerf_location *loc, const u8 *code, size_t len);
+unsigned long kerf_pool_address(int slot);
+int kerf_pool_slot_of(unsigned long addr);
+unsigned long kerf_pool_window(int slot);
+void kerf_pool_usage(unsigned int *used, unsigned int *pending);
+
+/* kerf_stack.c */
+struct task_struct;
+struct kerf_blocker {
+	char comm[16];
+	int pid;
+	unsigned long ip;		/* 0: the stack could not be followed */
+};
+int kerf_stack_check_all(const struct kerf_txn *txn, unsigned int *tasks, struct kerf_blocker *who);
+
+#define kerf_refuse(report, err, fmt, ...) ({						\
+	snprintf((report)->text, sizeof((report)->text), fmt, ##__VA_ARGS__);		\
+	(err);										\
+})
+
+#endif

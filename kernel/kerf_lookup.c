@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Finds the unexported symbols that kerf needs, and names the one that is missing. */
+#define pr_fmt(fmt) "kerf: " fmt
+
+#include "kerf.h"
+#include "kerf_lookup.h"
+
+#define KERF_DEFINE(name) DEFINE_STATIC_CALL_NULL(kerf_##name, name);
+KERF_FUNCTIONS(KERF_DEFINE)
+#undef KERF_DEFINE
+
+#define KERF_DEFINE(type, name) type *kerf_##name;
+KERF_DATA(KERF_DEFINE)
+#undef KERF_DEFINE
+
+unsigned int kerf_exit_list_offset;
+
+/*
+ * Functions that run on a stopped CPU, between two writes, or that lead there. Inlined ones are part of their callers;
+ * a name that this kernel does not have is skipped. The kprobe blacklist (noinstr, entry, kprobes) comes on top.
+ */
+static const char * const engine_names[] = {
+	"stop_machine_cpuslocked", "stop_machine", "stop_cpus", "__stop_cpus", "multi_cpu_stop",
+	"cpu_stopper_thread", "cpu_stop_signal_done", "smpboot_thread_fn", "kthread", "ret_from_fork",
+	"rcu_momentary_eqs", "touch_nmi_watchdog", "arch_touch_nmi_watchdog", "stop_machine_yield",
+	"text_poke", "__text_poke", "text_poke_memcpy", "memcpy", "memcpy_orig", "memcmp", "__memcpy",
+	"get_locked_pte", "__get_locked_pte", "_raw_spin_lock", "_raw_spin_unlock", "native_set_pte",
+	"switch_mm_irqs_off", "use_temporary_mm", "unuse_temporary_mm", "load_new_mm_cr3", "choose_new_asid",
+	"cr4_update_pce", "hw_breakpoint_disable", "hw_breakpoint_restore", "flush_tlb_mm_range",
+	"flush_tlb_func", "flush_tlb_one_user", "native_flush_tlb_one_user", "native_flush_tlb_multi",
+	"get_flush_tlb_info", "put_flush_tlb_info", "vmalloc_to_page", "core_kernel_text",
+	"unwind_next_frame", "__unwind_start", "unwind_get_return_address", "orc_find", "__orc_find",
+	"get_stack_info", "get_stack_info_noinstr", "in_task_stack", "in_irq_stack", "__module_address",
+	"__kernel_text_address", "kernel_text_address", "is_module_text_address", "is_ftrace_trampoline",
+	"ftrace_graph_ret_addr", "rethook_find_ret_addr", "is_bpf_text_address", "idle_task",
+	"ktime_get_mono_fast_ns", "exc_nmi", "default_do_nmi", "do_machine_check", "perf_event_nmi_handler",
+	"nmi_handle", "local_touch_nmi", "nmi_cpu_backtrace_handler", "ghes_notify_nmi",
+};
+
+static struct { const char *name; unsigned long start, end; } engine[ARRAY_SIZE(engine_names)];
+static unsigned int n_engine;
+
+static int missing(const char *name)
+{
+	pr_err("this kernel has no symbol %s, which changing text safely needs; not loading\n", name);
+	return -ENOENT;
+}
+
+/* A disabled probe is never armed: it is registered only to learn where the lookup function is. */
+static unsigned long find_lookup_function(void)
+{
+	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name", .flags = KPROBE_FLAG_DISABLED };
+	unsigned long addr;
+
+	if (register_kprobe(&probe))
+		return 0;
+	addr = (unsigned long)probe.addr;
+	unregister_kprobe(&probe);
+	return addr;
+}
+
+static int find_exit_list(void)
+{
+	const struct btf_member *member;
+	const struct btf_type *type;
+	struct btf *btf = kcall(bpf_get_btf_vmlinux);
+	s32 id;
+	u32 i;
+
+	if (IS_ERR_OR_NULL(btf)) {
+		pr_err("this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); not loading\n");
+		return -ENOENT;
+	}
+	id = kcall(btf_find_by_name_kind, btf, "rcu_tasks_percpu", BTF_KIND_STRUCT);
+	if (id < 0)
+		return missing("struct rcu_tasks_percpu");
+	type = btf_type_by_id(btf, id);
+	for_each_member(i, type, member) {
+		const char *name = kcall(btf_name_by_offset, btf, member->name_off);
+
+		if (name && !strcmp(name, "rtp_exit_list")) {
+			kerf_exit_list_offset = __btf_member_bit_offset(type, member) / 8;
+			return 0;
+		}
+	}
+	return missing("rcu_tasks_percpu.rtp_exit_list");
+}
+
+static void find_engine(void)
+{
+	unsigned long addr, size, offset;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(engine_names); i++) {
+		addr = kcall(kallsyms_lookup_name, engine_names[i]);
+		if (!addr || !kcall(kallsyms_lookup_size_offset, addr, &size, &offset))
+			continue;
+		engine[n_engine].name = engine_names[i];
+		engine[n_engine].start = addr - offset;
+		engine[n_engine].end = addr - offset + size;
+		n_engine++;
+	}
+}
+
+const char *kerf_lookup_engine(unsigned long addr)
+{
+	unsigned int i;
+
+	for (i = 0; i < n_engine; i++)
+		if (addr >= engine[i].start && addr < engine[i].end)
+			return engine[i].name;
+	return NULL;
+}
+
+int kerf_lookup_init(void)
+{
+	unsigned long addr = find_lookup_function();
+
+	if (!addr)
+		return missing("kallsyms_lookup_name");
+	static_call_update(kerf_kallsyms_lookup_name, (void *)addr);
+
+#define KERF_FIND(name)						\
+	addr = kcall(kallsyms_lookup_name, #name);			\
+	if (!addr)							\
+		return missing(#name);					\
+	static_call_update(kerf_##name, (void *)addr);
+	KERF_FUNCTIONS(KERF_FIND)
+#undef KERF_FIND
+
+#define KERF_FIND(type, name)					\
+	addr = kcall(kallsyms_lookup_name, #name);			\
+	if (!addr)							\
+		return missing(#name);					\
+	kerf_##name = (type *)addr;
+	KERF_DATA(KERF_FIND)
+#undef KERF_FIND
+
+	find_engine();
+	return find_exit_list();
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The record that user space writes (docs/module-interface.md): bytes in, struct kerf_txn out, every length checked. */
+#include <linux/ctype.h>
+#include <linux/slab.h>
+#include <linux/unaligned.h>
+
+#include "kerf.h"
+
+#define KERF_MAGIC "KERFTXN1"
+enum { FLAG_DRY_RUN = 1, FLAG_UNSET_ALL = 2, FLAG_KNOWN = 3 };
+enum { OP_SET = 1, OP_UNSET = 2 };
+
+struct reader {
+	const u8 *data;
+	size_t len, at;
+	bool short_read;
+	struct kerf_report *report;
+};
+
+static const u8 *take(struct reader *r, size_t n)
+{
+	const u8 *p = r->data + r->at;
+
+	if (r->short_read || n > r->len - r->at) {
+		r->short_read = true;
+		return NULL;
+	}
+	r->at += n;
+	return p;
+}
+
+/* Past the record's end these give 0 and leave short_read set, which the caller asks once per object. */
+static u64 number(struct reader *r, size_t size)
+{
+	const u8 *p = take(r, size);
+	u64 v = 0;
+
+	while (p && size--)
+		v = v << 8 | p[size];
+	return v;
+}
+
+static void bytes(struct reader *r, void *to, size_t n)
+{
+	const u8 *p = take(r, n);
+
+	if (p)
+		memcpy(to, p, n);
+}
+
+static int bad(struct reader *r, const char *what)
+{
+	if (r->short_read)
+		what = "it ends too early";
+	return kerf_refuse(r->report, -EINVAL, "record at byte %zu: %s", r->at, what);
+}
+
+static int text(struct reader *r, char *to, size_t n)
+{
+	size_t i;
+
+	bytes(r, to, n);
+	to[n] = 0;
+	for (i = 0; i < n; i++)
+		if (r->short_read || !isascii(to[i]) || !isgraph(to[i]))
+			return bad(r, "a name must be printable ASCII without spaces");
+	return 0;
+}
+
+static int parse_target(struct reader *r, struct kerf_target *target)
+{
+	size_t name_len = number(r, 1), id_len = number(r, 1);
+	int err;
+
+	if (number(r, 2) || name_len >= MODULE_NAME_LEN || !id_len || id_len > KERF_BUILD_ID_MAX)
+		return bad(r, "a target needs a module name of fewer than 56 bytes and a build id of 1 to 20");
+	err = text(r, target->name, name_len);
+	bytes(r, target->build_id, id_len);
+	target->build_id_len = id_len;
+	if (!err && r->short_read)
+		err = bad(r, "");
+	return err;
+}
+
+static int parse_detour(struct reader *r, struct kerf_location *loc, size_t count)
+{
+	size_t i, len, at = 0;
+
+	if (!count || count > KERF_INSNS_MAX)
+		return bad(r, "a detour has 1 to 12 instructions");
+	if (loc->len < KERF_JMP_SIZE)
+		return bad(r, "a detour's window has at least 5 bytes");
+	for (i = 0; i < count; i++) {
+		len = number(r, 1);
+		if (!len || len > 15 || at + len + KERF_JMP_SIZE > KERF_SLOT_SIZE)
+			return bad(r, "an instruction has 1 to 15 bytes, a detour 123 at most");
+		bytes(r, loc->code + at, len);
+		loc->code_len[i] = len;
+		at += len;
+	}
+	loc->insns = count;
+	return r->short_read ? bad(r, "") : 0;
+}
+
+static int parse_location(struct reader *r, struct kerf_txn *txn, struct kerf_location *loc)
+{
+	size_t target = number(r, 2), a, b;
+
+	loc->slot = -1;
+	loc->kind = number(r, 1);
+	loc->len = number(r, 1);
+	a = number(r, 1);
+	b = number(r, 1);
+	if (number(r, 2) || target >= txn->n_targets || !loc->len || loc->len > KERF_WINDOW_MAX)
+		return bad(r, "a location needs a target of the record and a window of 1 to 32 bytes");
+	strscpy(loc->target, txn->targets[target].name, sizeof(loc->target));
+	loc->offset = number(r, 8);
+	/* Until the targets are found this is the target's number. */
+	loc->addr = target;
+	bytes(r, loc->stock, loc->len);
+	memcpy(loc->set, loc->stock, loc->len);
+	if (loc->kind == KERF_DETOUR)
+		return a ? bad(r, "a detour has no field") : parse_detour(r, loc, b);
+	if (loc->kind != KERF_IMMEDIATE)
+		return bad(r, "a location is an immediate (1) or a detour (2)");
+	if ((b != 1 && b != 2 && b != 4 && b != 8) || a + b > loc->len)
+		return bad(r, "a field has 1, 2, 4 or 8 bytes within its window");
+	loc->field = a;
+	loc->field_len = b;
+	bytes(r, loc->set + a, b);
+	return r->short_read ? bad(r, "") : 0;
+}
+
+static int parse_between(struct reader *r, struct kerf_txn *txn, struct kerf_between *range)
+{
+	range->target = number(r, 2);
+	if (number(r, 2) || number(r, 4) || range->target >= txn->n_targets)
+		return bad(r, "a range needs a target of the record");
+	range->start = number(r, 8);
+	range->end = number(r, 8);
+	if (range->start >= range->end)
+		return bad(r, "a range must not be empty");
+	return r->short_read ? bad(r, "") : 0;
+}
+
+static int parse_set(struct reader *r, struct kerf_txn *txn, struct kerf_entry *entry)
+{
+	unsigned int i;
+	int err;
+
+	entry->locations = kvcalloc(entry->n_locations, sizeof(*entry->locations), GFP_KERNEL);
+	entry->between = kvcalloc(max(entry->n_between, 1U), sizeof(*entry->between), GFP_KERNEL);
+	if (!entry->locations || !entry->between)
+		return -ENOMEM;
+	for (i = 0; i < entry->n_locations; i++) {
+		entry->locations[i].entry = entry;
+		err = parse_location(r, txn, &entry->locations[i]);
+		if (err)
+			return err;
+	}
+	for (i = 0; i < entry->n_between; i++) {
+		err = parse_between(r, txn, &entry->between[i]);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* An id may occur once: what two operations on it would mean is nobody's guess. */
+static bool id_taken(const struct kerf_txn *txn, const char *id)
+{
+	const struct kerf_entry *other;
+	unsigned int i;
+
+	for (i = 0; i < txn->n_unsets; i++)
+		if (!strcmp(txn->unsets[i], id))
+			return true;
+	list_for_each_entry(other, &txn->sets, node)
+		if (!strcmp(other->id, id))
+			return true;
+	return false;
+}
+
+static int parse_operation(struct reader *r, struct kerf_txn *txn)
+{
+	struct kerf_entry *entry;
+	size_t kind = number(r, 1), id_len = number(r, 1);
+	int err;
+
+	if (!id_len || id_len > KERF_ID_MAX || (kind != OP_SET && kind != OP_UNSET))
+		return bad(r, "an operation is a set (1) or an unset (2) of an id of 1 to 160 bytes");
+	entry = kvzalloc(sizeof(*entry), GFP_KERNEL);
+	if (!entry)
+		return -ENOMEM;
+	entry->n_locations = number(r, 2);
+	entry->n_between = number(r, 2);
+	err = number(r, 2) ? bad(r, "a reserved field is not 0") : 0;
+	entry->value = number(r, 8);
+	err = err ?: text(r, entry->id, id_len);
+	if (!err && id_taken(txn, entry->id))
+		err = bad(r, "an id occurs twice");
+	if (!err && kind == OP_UNSET && (entry->n_locations || entry->n_between))
+		err = bad(r, "an unset has no locations");
+	if (!err && kind == OP_SET && (!entry->n_locations || entry->n_locations > KERF_LOCATIONS_MAX ||
+				       entry->n_between > KERF_BETWEEN_MAX))
+		err = bad(r, "a set has 1 to 256 locations and up to 1024 ranges");
+	if (!err && kind == OP_SET)
+		err = parse_set(r, txn, entry);
+	if (err || kind == OP_UNSET) {
+		if (!err)
+			strscpy(txn->unsets[txn->n_unsets++], entry->id, sizeof(*txn->unsets));
+		kerf_entry_free(entry);
+		return err;
+	}
+	list_add_tail(&entry->node, &txn->sets);
+	txn->n_sets++;
+	return 0;
+}
+
+static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operations)
+{
+	const u8 *magic = take(r, 8);
+	u32 protocol = number(r, 4), len = number(r, 4), flags = number(r, 4);
+
+	if (!magic || memcmp(magic, KERF_MAGIC, 8))
+		return bad(r, "it does not start with " KERF_MAGIC);
+	if (protocol != KERF_PROTOCOL)
+		return kerf_refuse(r->report, -EPROTO, "the record is of protocol %u, this module speaks %u",
+				   protocol, KERF_PROTOCOL);
+	if (len != r->len)
+		return bad(r, "its length field differs from the bytes written");
+	txn->timeout_ms = number(r, 4);
+	txn->n_targets = number(r, 2);
+	*operations = number(r, 2);
+	if (number(r, 4) || flags & ~FLAG_KNOWN || txn->n_targets > KERF_TARGETS_MAX ||
+	    *operations > KERF_OPERATIONS_MAX || txn->timeout_ms > KERF_TIMEOUT_MAX_MS)
+		return bad(r, "unknown flags, or more than 32 targets, 256 operations or 60000 ms");
+	txn->dry_run = flags & FLAG_DRY_RUN;
+	txn->unset_all = flags & FLAG_UNSET_ALL;
+	if (txn->unset_all && *operations)
+		return bad(r, "unset-all goes alone");
+	return r->short_read ? bad(r, "") : 0;
+}
+
+int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn)
+{
+	struct reader r = { .data = record, .len = len, .report = txn->report };
+	size_t operations = 0, i;
+	int err;
+
+	INIT_LIST_HEAD(&txn->sets);
+	err = parse_header(&r, txn, &operations);
+	if (err)
+		return err;
+	txn->unsets = kvcalloc(max(operations, (size_t)1), sizeof(*txn->unsets), GFP_KERNEL);
+	if (!txn->unsets)
+		return -ENOMEM;
+	for (i = 0; i < txn->n_targets && !err; i++)
+		err = parse_target(&r, &txn->targets[i]);
+	for (i = 0; i < operations && !err; i++)
+		err = parse_operation(&r, txn);
+	if (!err && r.at != r.len)
+		err = bad(&r, "bytes are left over");
+	return err;
+}
+
+void kerf_entry_free(struct kerf_entry *entry)
+{
+	kvfree(entry->locations);
+	kvfree(entry->between);
+	kvfree(entry);
+}
+
+void kerf_txn_free(struct kerf_txn *txn)
+{
+	struct kerf_entry *entry, *next;
+
+	if (txn->sets.next)
+		list_for_each_entry_safe(entry, next, &txn->sets, node)
+			kerf_entry_free(entry);
+	kvfree(txn->unsets);
+	kvfree(txn);
+}

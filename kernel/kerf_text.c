@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The text engine: carries out one transaction, all of it or nothing. docs/text-safety.md argues why it may. */
+#define pr_fmt(fmt) "kerf: " fmt
+
+#include <linux/cpu.h>
+#include <linux/delay.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "kerf.h"
+#include "kerf_lookup.h"
+
+/* Guarded by kerf_mutex, which the callers of this file hold. */
+LIST_HEAD(kerf_entries);
+
+static bool has_entries;
+
+/* While something is set the module is in use: rmmod says so instead of leaving jumps into freed memory. */
+static void hold_module(void)
+{
+	if (has_entries == !list_empty(&kerf_entries))
+		return;
+	has_entries = !has_entries;
+	if (has_entries)
+		__module_get(THIS_MODULE);
+	else
+		module_put(THIS_MODULE);
+}
+
+static void release_slots(struct kerf_entry *entry)
+{
+	unsigned int i;
+
+	for (i = 0; i < entry->n_locations; i++) {
+		if (entry->locations[i].slot >= 0)
+			kerf_pool_release(entry->locations[i].slot);
+		entry->locations[i].slot = -1;
+	}
+}
+
+static int prepare_location(struct kerf_txn *txn, struct kerf_location *loc)
+{
+	const char *livepatch = kerf_livepatch_owner(loc->addr);
+
+	if (livepatch)
+		return kerf_refuse(txn->report, -EBUSY, "%s: the function of %pS is owned by livepatch %s", loc->entry->id,
+				   (void *)loc->addr, livepatch);
+	if (loc->kind == KERF_DETOUR) {
+		loc->slot = kerf_pool_take(loc->addr);
+		if (loc->slot < 0)
+			return kerf_refuse(txn->report, loc->slot, "%s: all %u trampolines are in use", loc->entry->id,
+					   KERF_SLOTS);
+	}
+	return kerf_verify_location(loc, txn->report);
+}
+
+static int prepare(struct kerf_txn *txn)
+{
+	struct kerf_entry *entry;
+	unsigned int i;
+	int err = kerf_targets_find(txn);
+
+	list_for_each_entry(entry, &txn->sets, node)
+		for (i = 0; i < entry->n_locations && !err; i++)
+			err = prepare_location(txn, &entry->locations[i]);
+	return err ?: kerf_plan(txn);
+}
+
+static size_t code_size(const struct kerf_location *loc)
+{
+	size_t size = KERF_JMP_SIZE;
+	unsigned int k;
+
+	for (k = 0; k < loc->insns; k++)
+		size += loc->code_len[k];
+	return size;
+}
+
+/* All the checks that need the locks of the kernel's other writers of text. */
+static int check_locked(struct kerf_txn *txn)
+{
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < txn->n_writes && !err; i++) {
+		struct kerf_write *write = &txn->writes[i];
+		struct kerf_location *loc = write->loc;
+
+		err = kerf_owner_check(loc, write->restore, txn->report);
+		if (err)
+			return err;
+		kerf_expected_now(loc, write->before);
+		if (memcmp((void *)loc->addr, write->before, loc->len))
+			return kerf_refuse(txn->report, -EILSEQ, "%s: memory at %pS holds %*ph, not the expected %*ph",
+					   loc->entry->id, (void *)loc->addr, loc->len, (void *)loc->addr, loc->len,
+					   write->before);
+		if (!write->restore && loc->kind == KERF_DETOUR)
+			err = kerf_verify_no_entry(loc, txn->report);
+	}
+	return err;
+}
+
+static void fill_slots(struct kerf_txn *txn)
+{
+	unsigned int i;
+
+	for (i = txn->n_restores; i < txn->n_writes && !txn->dry_run; i++)
+		if (txn->writes[i].loc->slot >= 0)
+			kerf_pool_write(txn->writes[i].loc, txn->writes[i].loc->code, code_size(txn->writes[i].loc));
+}
+
+/* Tells perf, so that traces decode. */
+static void announce(struct kerf_txn *txn)
+{
+	unsigned int i;
+
+	for (i = 0; i < txn->n_writes && !txn->dry_run; i++) {
+		struct kerf_location *loc = txn->writes[i].loc;
+
+		kcall(perf_event_text_poke, (void *)loc->addr, txn->writes[i].before, loc->len, (void *)loc->addr,
+		      loc->len);
+	}
+}
+
+/* The locks in the order in which kernel/kprobes.c takes them; nobody but us writes text, and no CPU comes or goes. */
+static int attempt(struct kerf_txn *txn, bool first)
+{
+	int err;
+
+	mutex_lock(kerf_kprobe_mutex);
+	cpus_read_lock();
+	kcall(jump_label_lock);
+	mutex_lock(kerf_text_mutex);
+	err = check_locked(txn);
+	if (!err && first)
+		fill_slots(txn);
+	if (!err)
+		err = kerf_stop_and_write(txn);
+	if (!err)
+		announce(txn);
+	mutex_unlock(kerf_text_mutex);
+	kcall(jump_label_unlock);
+	cpus_read_unlock();
+	mutex_unlock(kerf_kprobe_mutex);
+	return err;
+}
+
+/* Tries until nobody is inside, the time is up, or the writer was killed. Only before the point of no return. */
+static int attempts(struct kerf_txn *txn)
+{
+	unsigned long until = jiffies + msecs_to_jiffies(txn->timeout_ms), pause = 100;
+	bool first = true;
+	int err;
+
+	for (;;) {
+		err = attempt(txn, first);
+		first = false;
+		if (err != -EAGAIN)
+			return err;
+		if (fatal_signal_pending(current))
+			return kerf_refuse(txn->report, -EINTR, "the caller was killed; nothing was changed");
+		if (time_after_eq(jiffies, until))
+			return -EBUSY;	/* the report names the blocker */
+		usleep_range(pause, pause * 2);
+		pause = min(pause * 2, 20000UL);
+	}
+}
+
+static void commit(struct kerf_txn *txn)
+{
+	struct kerf_entry *entry, *next;
+
+	list_for_each_entry_safe(entry, next, &kerf_entries, node) {
+		if (!entry->leaving)
+			continue;
+		list_del(&entry->node);
+		release_slots(entry);
+		kerf_entry_free(entry);
+	}
+	list_splice_tail_init(&txn->sets, &kerf_entries);
+	hold_module();
+}
+
+/* All or nothing; the report says what and why. Caller holds kerf_mutex. */
+int kerf_transact(struct kerf_txn *txn)
+{
+	struct kerf_entry *entry;
+	int err = prepare(txn);
+
+	if (!err && txn->n_writes)
+		err = attempts(txn);
+	if (!err && !txn->dry_run) {
+		commit(txn);
+	} else {
+		list_for_each_entry(entry, &txn->sets, node)
+			release_slots(entry);
+	}
+	if (!err)
+		txn->report->text[0] = 0;
+	kerf_plan_free(txn);
+	kerf_targets_put(txn);
+	return err;
+}
+
+/* The module's text is going away, and nobody runs it: its locations are void, and written no more. */
+void kerf_drop_module(struct module *mod)
+{
+	struct kerf_entry *entry, *next;
+	unsigned int i, left;
+
+	list_for_each_entry_safe(entry, next, &kerf_entries, node) {
+		left = 0;
+		for (i = 0; i < entry->n_locations; i++) {
+			struct kerf_location *loc = &entry->locations[i];
+
+			if (!loc->gone && loc->mod == mod) {
+				loc->gone = true;
+				if (loc->slot >= 0)
+					kerf_pool_release(loc->slot);
+				loc->slot = -1;
+			}
+			left += !loc->gone;
+		}
+		for (i = 0; i < entry->n_between; i++)
+			if (entry->between[i].mod == mod)
+				entry->between[i].gone = true;
+		if (!left) {
+			list_del(&entry->node);
+			kerf_entry_free(entry);
+		}
+	}
+	hold_module();
+}
+
+/* Only a forced removal gets here with entries. It cannot be refused, so it waits. */
+void kerf_restore_all(void)
+{
+	struct kerf_report report = {};
+	struct kerf_txn *txn;
+
+	has_entries = false;		/* no reference to give back */
+	while (!list_empty(&kerf_entries)) {
+		txn = kvzalloc(sizeof(*txn), GFP_KERNEL | __GFP_NOFAIL);
+		INIT_LIST_HEAD(&txn->sets);
+		txn->unset_all = true;
+		txn->timeout_ms = 2000;
+		txn->report = &report;
+		if (kerf_transact(txn)) {
+			pr_warn("waiting to restore the stock text before removal: %s\n", report.text);
+			msleep(100);
+		}
+		kerf_txn_free(txn);
+	}
+}

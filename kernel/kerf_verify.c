@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Checks locations by decoding them: fields in immediates, trampolines pair by pair, no way into a window's middle. */
+#include <linux/slab.h>
+
+#include "kerf.h"
+#include "kerf_lookup.h"
+
+static int decode(struct insn *insn, const u8 *bytes, size_t len)
+{
+	return kcall(insn_decode, insn, bytes, len, INSN_MODE_64) < 0 || insn->length > len ? -EINVAL : 0;
+}
+
+static int not_whole(const struct kerf_location *loc, struct kerf_report *report)
+{
+	return kerf_refuse(report, -EINVAL, "%s: the window at %pS (%*ph) is not whole instructions", loc->entry->id,
+			   (void *)loc->addr, loc->len, loc->stock);
+}
+
+/* The field lies in one instruction's constant, and that instruction is still the same one with the new bytes. */
+static int verify_immediate(struct kerf_location *loc, struct kerf_report *report)
+{
+	struct insn insn, changed;
+	bool found = false;
+	unsigned int at;
+
+	for (at = 0; at < loc->len; at += insn.length) {
+		if (decode(&insn, loc->stock + at, loc->len - at))
+			return not_whole(loc, report);
+		if (loc->field < at || loc->field >= at + insn.length)
+			continue;
+		found = kerf_form_field(&insn, loc->field - at, loc->field_len) &&
+			!decode(&changed, loc->set + at, loc->len - at) && changed.length == insn.length;
+	}
+	if (!found)
+		return kerf_refuse(report, -EINVAL, "%s: bytes %u..%u of the window at %pS (%*ph) are not within an immediate",
+				   loc->entry->id, loc->field, loc->field + loc->field_len, (void *)loc->addr,
+				   loc->len, loc->stock);
+	return 0;
+}
+
+static s64 branch_distance(const struct insn *insn)
+{
+	return insn->immediate.nbytes == 1 ? (s8)insn->immediate.value : (s32)insn->immediate.value;
+}
+
+/*
+ * Writes the distance of a moved instruction with a relative operand: the same target as the stock one's. A branch
+ * strictly into the window would find the jump's bytes there.
+ */
+static int relocate(const struct kerf_location *loc, const struct insn *stock, unsigned long stock_end,
+		    const struct insn *new, u8 *code, unsigned long new_end)
+{
+	unsigned long target;
+	int at;
+	s64 distance;
+
+	if (kerf_form_branch(stock)) {
+		target = stock_end + branch_distance(stock);
+		if (target > loc->addr && target < loc->addr + loc->len)
+			return -EINVAL;
+		at = insn_offset_immediate((struct insn *)new);
+	} else if (kerf_form_rip_relative(stock) && kerf_form_rip_relative(new)) {
+		target = stock_end + (s32)stock->displacement.value;
+		at = insn_offset_displacement((struct insn *)new);
+	} else {
+		return 0;
+	}
+	distance = (s64)(target - new_end);
+	if (distance != (s32)distance)
+		return -ERANGE;
+	*(s32 *)(code + at) = distance;
+	return 0;
+}
+
+static void write_jump(u8 *at, unsigned long from, unsigned long to)
+{
+	at[0] = JMP32_INSN_OPCODE;
+	*(s32 *)(at + 1) = (s32)(to - (from + KERF_JMP_SIZE));
+}
+
+/* The recommended NOPs of 1 to 8 bytes (the kernel's own table is not exported). */
+static const u8 nops[][8] = {
+	{ 0x90 },
+	{ 0x66, 0x90 },
+	{ 0x0f, 0x1f, 0x00 },
+	{ 0x0f, 0x1f, 0x40, 0x00 },
+	{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+	{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
+	{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
+	{ 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
+};
+
+/* The window with the jump: NOPs after it, as long as they come, so that other decoders find boundaries. */
+static void write_window(struct kerf_location *loc)
+{
+	unsigned int at = KERF_JMP_SIZE, n;
+
+	write_jump(loc->set, loc->addr, kerf_pool_address(loc->slot));
+	for (; at < loc->len; at += n) {
+		n = min_t(unsigned int, loc->len - at, ARRAY_SIZE(nops));
+		memcpy(loc->set + at, nops[n - 1], n);
+	}
+}
+
+static int verify_moved(struct kerf_location *loc, unsigned long addr, const char **why)
+{
+	if (kcall(find_bug, addr)) {
+		*why = "has a bug table entry, which is found by its address";
+		return -EINVAL;
+	}
+	if (kcall(search_exception_tables, addr)) {
+		*why = "has an exception table entry, which is found by its address";
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Instruction @k of the trampoline against the stock one at @from. Returns 1 when a constant differs. */
+static int verify_pair(struct kerf_location *loc, unsigned int from, unsigned int to, unsigned int k,
+		       struct insn *stock, const char **why)
+{
+	struct insn new;
+	int changed;
+
+	*why = "does not decode";
+	if (decode(stock, loc->stock + from, loc->len - from) || decode(&new, loc->code + to, loc->code_len[k]) ||
+	    new.length != loc->code_len[k])
+		return -EINVAL;
+	changed = kerf_form_pair(stock, &new, why);
+	if (changed >= 0 && verify_moved(loc, loc->addr + from, why))
+		return -EINVAL;
+	if (changed >= 0 && relocate(loc, stock, loc->addr + from + stock->length, &new, loc->code + to,
+				     kerf_pool_address(loc->slot) + to + new.length)) {
+		*why = "jumps into its own window or out of reach";
+		return -EINVAL;
+	}
+	return changed;
+}
+
+static int verify_detour(struct kerf_location *loc, struct kerf_report *report)
+{
+	unsigned int from = 0, to = 0, changed = 0, k;
+	const char *why = "";
+	struct insn stock;
+	int ret;
+
+	for (k = 0; k < loc->insns && from < loc->len; k++) {
+		ret = verify_pair(loc, from, to, k, &stock, &why);
+		if (ret < 0)
+			return kerf_refuse(report, -EINVAL, "%s: detour at %pS: instruction %u (%*ph) %s", loc->entry->id,
+					   (void *)loc->addr, k, loc->code_len[k], loc->code + to, why);
+		changed += ret;
+		from += stock.length;
+		to += loc->code_len[k];
+	}
+	if (k != loc->insns || from != loc->len)
+		return kerf_refuse(report, -EINVAL, "%s: detour at %pS: %u instructions do not cover the window of %u bytes",
+				   loc->entry->id, (void *)loc->addr, loc->insns, loc->len);
+	if (changed > 4)
+		return kerf_refuse(report, -EINVAL, "%s: detour at %pS: %u instructions differ, 4 may", loc->entry->id,
+				   (void *)loc->addr, changed);
+	write_jump(loc->code + to, kerf_pool_address(loc->slot) + to, loc->addr + loc->len);
+	write_window(loc);
+	return 0;
+}
+
+/* Decides whether the location has an accepted form, and completes it. A detour must have its slot. */
+int kerf_verify_location(struct kerf_location *loc, struct kerf_report *report)
+{
+	return loc->kind == KERF_DETOUR ? verify_detour(loc, report) : verify_immediate(loc, report);
+}
+
+static bool strictly_inside(const struct kerf_location *loc, unsigned long addr)
+{
+	return addr > loc->addr && addr < loc->addr + loc->len;
+}
+
+/* Looks at one function for direct jumps strictly into the window. Probes' breakpoints are read as what they cover. */
+static int scan(const struct kerf_location *loc, unsigned long start, unsigned long end, unsigned long *from)
+{
+	unsigned long at, bytes;
+	struct insn insn;
+	u8 buf[16];
+
+	for (at = start; at < end; at += insn.length) {
+		*from = at;
+		if (at == loc->addr) {
+			insn.length = loc->len;
+			continue;
+		}
+		bytes = kcall(recover_probed_instruction, buf, at);
+		if (!bytes || decode(&insn, (u8 *)bytes, MAX_INSN_SIZE))
+			return -EINVAL;
+		if (strictly_inside(loc, at))
+			return -EINVAL;
+		if ((kerf_form_branch(&insn) || (insn.opcode.nbytes == 1 && (insn.opcode.bytes[0] & 0xfc) == 0xe0)) &&
+		    strictly_inside(loc, at + insn.length + branch_distance(&insn)))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static bool fixup_inside(const struct kerf_location *loc)
+{
+	const struct exception_table_entry *entry = kerf___start___ex_table, *end = kerf___stop___ex_table;
+
+	if (loc->mod) {
+		entry = loc->mod->extable;
+		end = entry + loc->mod->num_exentries;
+	}
+	for (; entry < end; entry++)
+		if (strictly_inside(loc, (unsigned long)&entry->fixup + entry->fixup))
+			return true;
+	return false;
+}
+
+/*
+ * Nothing enters a detour's window but at its start, as far as the enclosing function and its cold part show. The sender
+ * has looked at the whole image. Caller holds kprobe_mutex and text_mutex, and the target module if there is one.
+ */
+int kerf_verify_no_entry(const struct kerf_location *loc, struct kerf_report *report)
+{
+	unsigned long size, offset, start, from = 0;
+	char name[KSYM_SYMBOL_LEN + 8], *plus;
+	int err;
+
+	if (!kcall(kallsyms_lookup_size_offset, loc->addr, &size, &offset))
+		return kerf_refuse(report, -EINVAL, "%s: no function is known at %px", loc->entry->id, (void *)loc->addr);
+	if (offset + loc->len > size)
+		return kerf_refuse(report, -EINVAL, "%s: the window at %pS leaves its function", loc->entry->id,
+				   (void *)loc->addr);
+	start = loc->addr - offset;
+	err = scan(loc, start, start + size, &from);
+	sprint_symbol_no_offset(name, loc->addr);
+	plus = strchr(name, ' ') ?: name + strlen(name);
+	strcpy(plus, ".cold");
+	start = kcall(kallsyms_lookup_name, name);
+	if (!err && start && kcall(kallsyms_lookup_size_offset, start, &size, &offset))
+		err = scan(loc, start, start + size - offset, &from);
+	if (err)
+		return kerf_refuse(report, err, "%s: %pS jumps into the middle of the window at %pS, or does not decode",
+				   loc->entry->id, (void *)from, (void *)loc->addr);
+	if (fixup_inside(loc))
+		return kerf_refuse(report, -EINVAL, "%s: an exception fixup enters the window at %pS", loc->entry->id,
+				   (void *)loc->addr);
+	return 0;
+}

@@ -3,8 +3,6 @@
 //! Only what is needed to read records from an image: the format is described in the kernel's
 //! Documentation/bpf/btf.rst.
 
-use std::collections::HashSet;
-
 use thiserror::Error;
 
 use crate::bytes::{text_at, u16_at, u32_at};
@@ -24,6 +22,13 @@ const KIND_ENUM64: u32 = 19;
 
 /// Anonymous structures are nested at most this deep.
 const DEPTH: usize = 16;
+
+/// No structure has more members than this, those of anonymous ones inside included. A damaged blob can nest a type in
+/// itself.
+const MEMBERS: usize = 1 << 14;
+
+/// No identifier is longer.
+const NAME: usize = 512;
 
 /// A BTF blob that contradicts its format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -124,20 +129,20 @@ impl<'data> Btf<'data> {
 
     /// The first structure or union of that name.
     pub fn struct_named(&self, name: &str) -> Option<Struct> {
-        let index = self.starts.iter().position(|&start| {
-            Kind::read(self.types, start as usize)
-                .is_some_and(|kind| kind.is_composite() && text_at(self.strings, kind.name) == Some(name))
-        })?;
+        let named = |kind: Kind| {
+            let rest = self.strings.get(kind.name..).and_then(|rest| rest.strip_prefix(name.as_bytes()));
+            kind.is_composite() && rest.and_then(<[u8]>::first) == Some(&0)
+        };
+        let index = self.starts.iter().position(|&start| Kind::read(self.types, start as usize).is_some_and(named))?;
         let kind = Kind::read(self.types, *self.starts.get(index)? as usize)?;
-        let mut members = Vec::new();
-        self.members(index, 0, DEPTH, &mut HashSet::new(), &mut members);
+        let (mut members, mut left) = (Vec::new(), MEMBERS);
+        self.members(index, 0, DEPTH, &mut left, &mut members);
         Some(Struct { size: kind.size_or_type, members })
     }
 
-    /// Collects the members of the composite at `index`, which begins at bit `base`.
-    fn members(&self, index: usize, base: u32, depth: usize, seen: &mut HashSet<(usize, u32)>, out: &mut Vec<Member>) {
-        // A damaged blob can nest a type in itself.
-        if depth == 0 || !seen.insert((index, base)) {
+    /// Collects the members of the composite at `index`, which begins at bit `base`; visits `left` members at most.
+    fn members(&self, index: usize, base: u32, depth: usize, left: &mut usize, out: &mut Vec<Member>) {
+        if depth == 0 {
             return;
         }
         let Some(&start) = self.starts.get(index) else { return };
@@ -147,15 +152,20 @@ impl<'data> Btf<'data> {
             let at = start + 12 + 12 * number;
             let fields = (u32_at(self.types, at), u32_at(self.types, at + 4), u32_at(self.types, at + 8));
             let (Some(name), Some(member_type), Some(offset)) = fields else { return };
+            match left.checked_sub(1) {
+                Some(rest) => *left = rest,
+                None => return,
+            }
             // With bit fields in the structure, the top eight bits are the member's width.
             let offset = if kind.flag { offset & 0xff_ffff } else { offset };
             let bit_offset = base.saturating_add(offset);
             match text_at(self.strings, name as usize) {
                 Some("") => {
                     if let Some(inner) = (member_type as usize).checked_sub(1) {
-                        self.members(inner, bit_offset, depth - 1, seen, out);
+                        self.members(inner, bit_offset, depth - 1, left, out);
                     }
                 }
+                Some(name) if name.len() > NAME => {}
                 Some(name) => out.push(Member { name: name.to_owned(), bit_offset }),
                 None => {}
             }
@@ -203,3 +213,7 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "btf_tests.rs"]
+mod tests;

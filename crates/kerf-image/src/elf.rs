@@ -9,7 +9,7 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{LittleEndian, SectionIndex};
 
-use crate::elf_symbols;
+use crate::elf_symbols::{self, NameBudget};
 use crate::error::Problem;
 use crate::model::{ImageKind, Relocation, Section, Symbol, SymbolSource};
 
@@ -62,6 +62,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Elf, Problem> {
         return from_segments(header, bytes);
     }
     let (mut sections, ranges) = read_sections(&table, bytes)?;
+    if sections.iter().any(|section| section.name == ".interp") {
+        return Err(Problem::Unsupported { what: "a user-space program".into(), hint: USE_LINKED.into() });
+    }
     let kind = if relocatable {
         lay_out(&mut sections, &table)?;
         let module = sections.iter().any(|section| section.name == ".gnu.linkonce.this_module");
@@ -117,9 +120,10 @@ pub(crate) fn damaged<'a, E: std::fmt::Display>(what: &'a str) -> impl Fn(E) -> 
 fn read_sections(table: &SectionTable<'_, Header>, bytes: &[u8]) -> Result<(Vec<Section>, Vec<Range<usize>>), Problem> {
     let mut sections = Vec::with_capacity(table.len());
     let mut ranges = Vec::with_capacity(table.len());
+    let mut budget = NameBudget::new(bytes.len());
     for header in table.iter() {
         let name = table.section_name(LE, header).map_err(damaged("the name of an ELF section"))?;
-        let name = String::from_utf8_lossy(name).into_owned();
+        let name = budget.take(name)?.into_owned();
         let flags = header.sh_flags(LE);
         let backed = header.sh_type(LE) != elf::SHT_NOBITS && header.sh_type(LE) != elf::SHT_NULL;
         let range = if backed { file_range(&name, header.sh_offset(LE), header.sh_size(LE), bytes)? } else { 0..0 };

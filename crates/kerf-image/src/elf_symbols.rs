@@ -1,5 +1,6 @@
 //! The symbols and relocations of ELF files.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use object::elf;
@@ -13,6 +14,25 @@ use crate::model::{Binding, Relocation, Section, Symbol, SymbolKind, Target};
 type ElfSymbol = elf::Sym64<LittleEndian>;
 type Symbols<'data> = SymbolTable<'data, Header>;
 
+/// How much text names may take: string tables are shared, so a damaged file of a few megabytes could ask for
+/// terabytes.
+pub(crate) struct NameBudget(usize);
+
+impl NameBudget {
+    /// A budget for a file of `len` bytes.
+    pub(crate) fn new(len: usize) -> NameBudget {
+        NameBudget(len.saturating_mul(4).saturating_add(1 << 16))
+    }
+
+    /// `name` as text, if the budget allows.
+    pub(crate) fn take<'n>(&mut self, name: &'n [u8]) -> Result<Cow<'n, str>, Problem> {
+        self.0 = self.0.checked_sub(name.len()).ok_or_else(|| {
+            Problem::malformed("the ELF string tables", "the names are many times longer than the file")
+        })?;
+        Ok(String::from_utf8_lossy(name))
+    }
+}
+
 /// The defined symbols that have an address, in the table's order. Empty if there is no table.
 pub(crate) fn symbols(
     table: &SectionTable<'_, Header>,
@@ -21,9 +41,10 @@ pub(crate) fn symbols(
     relocatable: bool,
 ) -> Result<Vec<Symbol>, Problem> {
     let entries = table.symbols(LE, bytes, elf::SHT_SYMTAB).map_err(damaged("the ELF symbol table"))?;
+    let mut budget = NameBudget::new(bytes.len());
     let mut symbols = Vec::with_capacity(entries.len());
     for (index, entry) in entries.enumerate().skip(1) {
-        if let Some(symbol) = symbol(&entries, index, entry, sections, relocatable)? {
+        if let Some(symbol) = symbol(&entries, index, entry, sections, relocatable, &mut budget)? {
             symbols.push(symbol);
         }
     }
@@ -37,6 +58,7 @@ fn symbol(
     entry: &ElfSymbol,
     sections: &[Section],
     relocatable: bool,
+    budget: &mut NameBudget,
 ) -> Result<Option<Symbol>, Problem> {
     if entry.st_type() == elf::STT_FILE {
         return Ok(None);
@@ -48,8 +70,8 @@ fn symbol(
         Place::Nowhere => return Ok(None),
     };
     let name: Box<str> = match section.and_then(|section| sections.get(section)) {
-        Some(section) if entry.st_type() == elf::STT_SECTION => section.name.as_str().into(),
-        _ => text(entries, entry)?.into(),
+        Some(section) if entry.st_type() == elf::STT_SECTION => budget.take(section.name.as_bytes())?.into(),
+        _ => text(entries, entry, budget)?.into(),
     };
     let exec = section.and_then(|section| sections.get(section)).is_some_and(|section| section.exec);
     let kind = kind(entry.st_type(), &name, section.is_some(), exec);
@@ -108,9 +130,13 @@ fn place(
     Ok(Place::Address(base.wrapping_add(entry.st_value(LE)), index))
 }
 
-fn text<'data>(entries: &Symbols<'data>, entry: &ElfSymbol) -> Result<std::borrow::Cow<'data, str>, Problem> {
+fn text<'data>(
+    entries: &Symbols<'data>,
+    entry: &ElfSymbol,
+    budget: &mut NameBudget,
+) -> Result<Cow<'data, str>, Problem> {
     let name = entries.symbol_name(LE, entry).map_err(damaged("the name of an ELF symbol"))?;
-    Ok(String::from_utf8_lossy(name))
+    budget.take(name)
 }
 
 /// The relocations of every section that takes up memory, sorted by address.
@@ -120,80 +146,86 @@ pub(crate) fn relocations(
     sections: &[Section],
 ) -> Result<Vec<Vec<Relocation>>, Problem> {
     let entries = table.symbols(LE, bytes, elf::SHT_SYMTAB).map_err(damaged("the ELF symbol table"))?;
+    let names = vec![None; entries.len()];
+    let mut reader = Reader { entries, sections, names, budget: NameBudget::new(bytes.len()) };
     let mut all = vec![Vec::new(); sections.len()];
-    let mut names: Vec<Option<Arc<str>>> = vec![None; entries.len()];
+    let mut total = 0;
     for header in table.iter() {
         let Some((rows, _)) = header.rela(LE, bytes).map_err(damaged("an ELF relocation section"))? else { continue };
+        let fail = |why: String| Problem::malformed("an ELF relocation section", why);
+        total += size_of_val(rows);
+        if total > bytes.len() {
+            return Err(fail("it shares its bytes with others".into()));
+        }
         let index = header.sh_info(LE) as usize;
-        let section = sections.get(index).ok_or_else(|| {
-            Problem::malformed(
-                "an ELF relocation section",
-                format!("it is about section {index}, which does not exist"),
-            )
-        })?;
-        if !section.alloc {
-            continue;
+        let list = sections.get(index).zip(all.get_mut(index));
+        let (section, list) = list.ok_or_else(|| fail(format!("it is about section {index}, which does not exist")))?;
+        if section.alloc {
+            for row in rows {
+                list.push(reader.relocation(row, section)?);
+            }
+            list.sort_by_key(|relocation| relocation.address);
         }
-        let Some(list) = all.get_mut(index) else { continue };
-        list.reserve(rows.len());
-        for row in rows {
-            list.push(relocation(row, section, &entries, sections, &mut names)?);
-        }
-        list.sort_by_key(|relocation| relocation.address);
     }
     Ok(all)
 }
 
-fn relocation(
-    row: &elf::Rela64<LittleEndian>,
-    section: &Section,
-    entries: &Symbols<'_>,
-    sections: &[Section],
-    names: &mut [Option<Arc<str>>],
-) -> Result<Relocation, Problem> {
-    let offset = row.r_offset(LE);
-    if offset >= section.size {
-        return Err(Problem::malformed(
-            format!("a relocation of section {}", section.name),
-            format!("its offset {offset:#x} is outside the section's {:#x} bytes", section.size),
-        ));
-    }
-    let symbol_index = row.r_sym(LE, false);
-    let index = SymbolIndex(symbol_index as usize);
-    let entry = entries.symbol(index).map_err(damaged("the symbol of a relocation"))?;
-    let target = match place(entries, index, entry, sections, true)? {
-        _ if symbol_index == 0 => Target::Absolute(0),
-        Place::Address(address, _) => Target::Address(address),
-        Place::Absolute(value) => Target::Absolute(value),
-        Place::Nowhere => Target::Undefined,
-    };
-    let symbol = match names.get_mut(index.0) {
-        Some(Some(name)) => name.clone(),
-        Some(slot) => slot.insert(relocation_name(entries, index, entry, sections)?).clone(),
-        None => relocation_name(entries, index, entry, sections)?,
-    };
-    Ok(Relocation {
-        address: section.address.wrapping_add(offset),
-        r_type: row.r_type(LE, false).0,
-        symbol_index,
-        symbol,
-        addend: row.r_addend(LE),
-        target,
-    })
+/// Reads relocations. Names are kept: many relocations share one.
+struct Reader<'data> {
+    entries: Symbols<'data>,
+    sections: &'data [Section],
+    names: Vec<Option<Arc<str>>>,
+    budget: NameBudget,
 }
 
-/// The name that a relocation shows: the symbol's, or the section's for a section symbol.
-fn relocation_name(
-    entries: &Symbols<'_>,
-    index: SymbolIndex,
-    entry: &ElfSymbol,
-    sections: &[Section],
-) -> Result<Arc<str>, Problem> {
-    if entry.st_type() == elf::STT_SECTION {
-        let section = entries.symbol_section(LE, entry, index).map_err(damaged("the section of an ELF symbol"))?;
-        if let Some(section) = section.and_then(|section| sections.get(section.0)) {
-            return Ok(section.name.as_str().into());
+impl Reader<'_> {
+    fn relocation(&mut self, row: &elf::Rela64<LittleEndian>, section: &Section) -> Result<Relocation, Problem> {
+        let offset = row.r_offset(LE);
+        if offset >= section.size {
+            return Err(Problem::malformed(
+                format!("a relocation of section {}", section.name),
+                format!("its offset {offset:#x} is outside the section's {:#x} bytes", section.size),
+            ));
         }
+        let symbol_index = row.r_sym(LE, false);
+        let index = SymbolIndex(symbol_index as usize);
+        let entry = self.entries.symbol(index).map_err(damaged("the symbol of a relocation"))?;
+        let target = match place(&self.entries, index, entry, self.sections, true)? {
+            _ if symbol_index == 0 => Target::Absolute(0),
+            Place::Address(address, _) => Target::Address(address),
+            Place::Absolute(value) => Target::Absolute(value),
+            Place::Nowhere => Target::Undefined,
+        };
+        Ok(Relocation {
+            address: section.address.wrapping_add(offset),
+            r_type: row.r_type(LE, false).0,
+            symbol_index,
+            symbol: self.name(index, entry)?,
+            addend: row.r_addend(LE),
+            target,
+        })
     }
-    Ok(text(entries, entry)?.into())
+
+    /// The name that a relocation shows: the symbol's, or the section's for a section symbol.
+    fn name(&mut self, index: SymbolIndex, entry: &ElfSymbol) -> Result<Arc<str>, Problem> {
+        if let Some(Some(name)) = self.names.get(index.0) {
+            return Ok(name.clone());
+        }
+        let section = match entry.st_type() {
+            elf::STT_SECTION => self
+                .entries
+                .symbol_section(LE, entry, index)
+                .map_err(damaged("the section of an ELF symbol"))?
+                .and_then(|section| self.sections.get(section.0)),
+            _ => None,
+        };
+        let name: Arc<str> = match section {
+            Some(section) => self.budget.take(section.name.as_bytes())?.into(),
+            None => text(&self.entries, entry, &mut self.budget)?.into(),
+        };
+        if let Some(slot) = self.names.get_mut(index.0) {
+            *slot = Some(name.clone());
+        }
+        Ok(name)
+    }
 }

@@ -35,13 +35,19 @@ const MARKER_EVERY: usize = 256;
 /// The number of symbols is at most this far before the token table: a million names of 32 bytes.
 const NAMES_MAX: usize = 32 << 20;
 
+/// All names together are at most this long, decompressed: ten times those of a large kernel.
+const TEXT_MAX: usize = 64 << 20;
+
+/// How many token tables are tried. A kernel has one; a crafted file could have many.
+const TRIES: usize = 8;
+
 /// Every table starts on a multiple of this, on 64-bit machines.
 const ALIGN: usize = 8;
 
 /// Finds the tables in `blob` and reads them. `plausible` judges a whole reading; the first that passes is returned.
 pub(crate) fn find(blob: &[u8], plausible: impl Fn(&[RawSymbol]) -> bool) -> Option<Vec<RawSymbol>> {
-    memchr::memmem::find_iter(blob, DIGITS).find_map(|digits| {
-        let tokens = Tokens::at_digits(blob, digits)?;
+    let tables = memchr::memmem::find_iter(blob, DIGITS).filter_map(|digits| Tokens::at_digits(blob, digits));
+    tables.take(TRIES).find_map(|tokens| {
         let names = Names::before(blob, &tokens)?;
         read_addresses(blob, &tokens, &names).find_map(|addresses| {
             let symbols = names.expand(blob, &tokens, &addresses)?;
@@ -173,12 +179,17 @@ impl Names {
         let mut symbols = Vec::with_capacity(self.count);
         let mut at = self.start;
         let mut text = Vec::new();
+        let mut total = 0;
         for &address in addresses {
             let (name, next) = self.name_at(blob, at)?;
             at = next;
             text.clear();
             for &byte in name {
                 text.extend_from_slice(tokens.strings.get(usize::from(byte))?);
+            }
+            total += text.len();
+            if total > TEXT_MAX {
+                return None;
             }
             let (&letter, name) = text.split_first()?;
             symbols.push(RawSymbol { address, letter, name: std::str::from_utf8(name).ok()?.into() });
@@ -217,3 +228,7 @@ fn per_cpu_absolute(base: u64, offset: u32) -> u64 {
 fn plain_offset(base: u64, offset: u32) -> u64 {
     base.wrapping_add(u64::from(offset))
 }
+
+#[cfg(test)]
+#[path = "kallsyms_tests.rs"]
+mod tests;

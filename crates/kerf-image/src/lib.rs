@@ -33,6 +33,10 @@ mod patch_tables;
 mod running;
 mod space;
 
+#[cfg(test)]
+#[path = "../tests/common/tables.rs"]
+mod fixture;
+
 pub use error::{ImageError, Problem};
 pub use image::Image;
 pub use model::{

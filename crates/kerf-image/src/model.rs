@@ -90,8 +90,11 @@ impl FromStr for BuildId {
     fn from_str(text: &str) -> Result<BuildId, BuildIdError> {
         let fail = || BuildIdError { text: text.to_owned() };
         let digits: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>().ok_or_else(fail)?;
-        let (pairs, []) = digits.as_chunks::<2>() else { return Err(fail()) };
-        let bytes: Vec<u8> = pairs.iter().map(|[high, low]| (high << 4 | low) as u8).collect();
+        if digits.len() % 2 != 0 {
+            return Err(fail());
+        }
+        let bytes: Vec<u8> =
+            digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit as u8)).collect();
         BuildId::from_bytes(&bytes).ok_or_else(fail)
     }
 }

@@ -36,8 +36,18 @@ pub(crate) struct Table {
     pub(crate) section: &'static str,
     pub(crate) bounds: (&'static str, &'static str),
     pub(crate) record: Record,
-    /// The running kernel keeps the table after booting.
-    kept: bool,
+    home: Home,
+}
+
+/// Where a linked image keeps a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Home {
+    /// In a section of the table's name, whose memory the kernel gives away after booting.
+    Section,
+    /// Inside the initial data, which the kernel gives away too: only symbols tell where.
+    InitData,
+    /// Inside the data that stays: only symbols tell where.
+    Data,
 }
 
 impl Table {
@@ -47,7 +57,7 @@ impl Table {
         section: &'static str,
         bounds: (&'static str, &'static str),
     ) -> Table {
-        Table { kind, section, bounds, record: Record::Distance, kept: false }
+        Table { kind, section, bounds, record: Record::Distance, home: Home::Section }
     }
 }
 
@@ -58,28 +68,28 @@ pub(crate) const TABLES: &[Table] = &[
         section: "__jump_table",
         bounds: ("__start___jump_table", "__stop___jump_table"),
         record: Record::Struct { name: "jump_entry", site: "code", len: None, relocated: 3 },
-        kept: true,
+        home: Home::Data,
     },
     Table {
         kind: PatchKind::StaticCall,
         section: ".static_call_sites",
         bounds: ("__start_static_call_sites", "__stop_static_call_sites"),
         record: Record::Struct { name: "static_call_site", site: "addr", len: None, relocated: 2 },
-        kept: true,
+        home: Home::Data,
     },
     Table {
         kind: PatchKind::Alternative,
         section: ".altinstructions",
         bounds: ("__alt_instructions", "__alt_instructions_end"),
         record: Record::Struct { name: "alt_instr", site: "instr_offset", len: Some("instrlen"), relocated: 2 },
-        kept: false,
+        home: Home::Section,
     },
     Table {
         kind: PatchKind::Paravirt,
         section: ".parainstructions",
         bounds: ("__parainstructions", "__parainstructions_end"),
         record: Record::AddressStruct { name: "paravirt_patch_site", len: "len" },
-        kept: false,
+        home: Home::Section,
     },
     Table::distances(PatchKind::Retpoline, ".retpoline_sites", ("__retpoline_sites", "__retpoline_sites_end")),
     Table::distances(PatchKind::Return, ".return_sites", ("__return_sites", "__return_sites_end")),
@@ -90,7 +100,7 @@ pub(crate) const TABLES: &[Table] = &[
         section: "__mcount_loc",
         bounds: ("__start_mcount_loc", "__stop_mcount_loc"),
         record: Record::Address,
-        kept: false,
+        home: Home::InitData,
     },
     Table::distances(PatchKind::EndbrSeal, ".ibt_endbr_seal", ("__ibt_endbr_seal", "__ibt_endbr_seal_end")),
 ];
@@ -143,14 +153,16 @@ fn linked_records(image: &Image, btf: Option<&Btf<'_>>, table: &Table) -> Result
     let by_section = || image.section_named(table.section).map(|(_, section)| section.address..section.end());
     let Some(range) = by_symbols.or_else(by_section) else {
         return Ok(match image.symbol_source() {
-            SymbolSource::Missing(why) => Records::Missing(format!("its place is not known, because {why}")),
+            SymbolSource::Missing(why) if table.home != Home::Section => {
+                Records::Missing(format!("its place is not known, because {why}"))
+            }
             _ => Records::None,
         });
     };
     if range.start >= range.end {
         return Ok(Records::None);
     }
-    if image.kind() == ImageKind::Running && !table.kept {
+    if image.kind() == ImageKind::Running && table.home != Home::Data {
         return Ok(Records::Missing(
             "the running kernel gave the table's memory away after booting; take it from vmlinuz".into(),
         ));
@@ -286,6 +298,7 @@ impl<'image> Collector<'image> {
             PatchKind::LockPrefix => 1,
             PatchKind::EndbrSeal => 4,
             PatchKind::StaticKey => branch::static_key_len(&at_most(2)),
+            PatchKind::StaticCall => branch::static_call_len(&at_most(2)),
             PatchKind::Fentry => 5,
             _ => branch::branch_len(&at_most(3)),
         }

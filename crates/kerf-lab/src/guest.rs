@@ -65,6 +65,7 @@ fn command() -> io::Result<(Command, String)> {
     for module in &manifest.modules {
         setup::load_module(module)?;
     }
+    setup::mount_late();
     let (name, arguments) = manifest
         .command
         .split_first()

@@ -83,7 +83,7 @@ pub fn install(needs: &[Need], progress: &mut dyn Progress) -> Result<(), LabErr
     }
     let names: Vec<String> = packages.iter().map(|&name| name.to_owned()).collect();
     if !rustix::process::geteuid().is_root() {
-        let remedy = install_command(&packages.join(" "));
+        let remedy = install_command(packages.join(" "));
         return Err(LabError::HostPackages { missing: names, remedy });
     }
     progress.step(&format!("installing {}", packages.join(" ")));

@@ -79,12 +79,15 @@ impl Drop for Qemu {
     }
 }
 
+/// A QEMU that has just been started, with its lines of communication.
+pub(crate) struct Started {
+    pub(crate) qemu: Qemu,
+    pub(crate) sockets: Vec<(Stream, UnixStream)>,
+    pub(crate) stderr: ChildStderr,
+}
+
 /// Starts QEMU and waits until it has opened its sockets.
-pub(crate) fn start(
-    machine: &Machine,
-    accelerator: Accelerator,
-    layout: &Layout,
-) -> Result<(Qemu, Vec<(Stream, UnixStream)>, ChildStderr), LabError> {
+pub(crate) fn start(machine: &Machine, accelerator: Accelerator, layout: &Layout) -> Result<Started, LabError> {
     let mut listeners = Vec::new();
     for (stream, name, _) in SOCKETS {
         let path = layout.socket(name);
@@ -109,7 +112,7 @@ pub(crate) fn start(
             None => return Err(ended_early(&mut qemu.child, stderr)),
         }
     }
-    Ok((qemu, sockets, stderr))
+    Ok(Started { qemu, sockets, stderr })
 }
 
 /// QEMU, tied to the life of this process where the tool for that is there (util-linux has it).

@@ -5,7 +5,7 @@ use crate::console::Console;
 use crate::error::LabError;
 use crate::machine::{Machine, Outcome, Sink};
 use crate::protocol::Message;
-use crate::qemu::{self, Layout, Qemu, Stream};
+use crate::qemu::{self, Layout, Qemu, Started, Stream};
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ pub(crate) fn run(
     sink: &mut dyn Sink,
 ) -> Result<Outcome, LabError> {
     let start = Instant::now();
-    let (mut qemu, sockets, stderr) = qemu::start(machine, accelerator, layout)?;
+    let Started { mut qemu, sockets, stderr } = qemu::start(machine, accelerator, layout)?;
     let (sender, receiver) = sync_channel(64);
     let mut watch = Watch {
         machine,

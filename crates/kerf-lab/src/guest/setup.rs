@@ -31,22 +31,42 @@ const MOUNTS: &[(&str, &str, &str, bool)] = &[
 /// Mounts every file system that this kernel has.
 pub(super) fn mount_all() -> io::Result<()> {
     for &(kind, place, options, needed) in MOUNTS {
-        // Under /dev the directories come with the mount; under /sys the kernel makes them if it has the file system.
-        if !Path::new(place).exists() && fs::create_dir_all(place).is_err() {
-            continue;
-        }
-        let data = CString::new(options)?;
-        let result = rustix::mount::mount(kind, place, kind, MountFlags::empty(), data.as_c_str());
-        if let Err(error) = result
-            && needed
-        {
-            return Err(io::Error::new(error.kind(), format!("cannot mount {kind} on {place}: {error}")));
+        // Files that were brought along to /tmp or /run must stay visible; the root is a tmpfs anyway.
+        if !(has_content(place) && kind == "tmpfs") {
+            let result = mount(kind, place, options);
+            if needed {
+                result.map_err(|error| {
+                    io::Error::new(error.kind(), format!("cannot mount {kind} on {place}: {error}"))
+                })?;
+            }
         }
     }
     for (link, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         let _ = std::os::unix::fs::symlink(target, Path::new("/dev").join(link));
     }
     Ok(())
+}
+
+/// Mounts what a module may have brought.
+pub(super) fn mount_late() {
+    for &(kind, place, options, needed) in MOUNTS {
+        if !needed && place.starts_with("/sys") && !has_content(place) {
+            let _ = mount(kind, place, options);
+        }
+    }
+}
+
+fn mount(kind: &str, place: &str, options: &str) -> io::Result<()> {
+    // Under /dev the directories come with the mount; under /sys the kernel makes them if it has the file system.
+    if !Path::new(place).exists() {
+        fs::create_dir_all(place)?;
+    }
+    let data = CString::new(options)?;
+    Ok(rustix::mount::mount(kind, place, kind, MountFlags::empty(), data.as_c_str())?)
+}
+
+fn has_content(place: &str) -> bool {
+    fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Loads one module; that it is there already is no error.

@@ -26,6 +26,50 @@ pub enum LabCommand {
     /// Boot a kernel, run a command in it, and end with the command's exit code.
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Fetch the distribution's kernel and its headers into the cache.
+    #[command(after_help = "Examples:\n  kerf lab fetch\n  kerf lab fetch --source")]
+    Fetch(FetchArgs),
+    /// List the kernels in the cache.
+    List(ListArgs),
+    /// Build a kernel module against the cached headers.
+    #[command(after_help = "Example:\n  kerf lab module kernel -o target/kerf.ko")]
+    Module(ModuleArgs),
+}
+
+/// What to fetch.
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// Also fetch, unpack and prepare the kernel's source.
+    #[arg(long)]
+    source: bool,
+    /// Ask the package archive for a newer kernel than the cached one.
+    #[arg(long)]
+    update: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Print the list as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The module and the kernel it is for.
+#[derive(Debug, Args)]
+pub struct ModuleArgs {
+    /// Directory with the module's source and its Makefile or Kbuild file.
+    #[arg(value_name = "DIR")]
+    source: PathBuf,
+    /// Where the module goes: a file NAME.ko, or a directory.
+    #[arg(long, short, value_name = "OUT", default_value = ".")]
+    out: PathBuf,
+    /// Release of a cached kernel, or an image whose headers lie beside it [default: the newest that has its source].
+    #[arg(long, value_name = "FILE|RELEASE")]
+    kernel: Option<String>,
 }
 
 /// The machine and the command.
@@ -83,6 +127,9 @@ impl LabCommand {
     pub fn run(self) -> anyhow::Result<u8> {
         match self {
             LabCommand::Run(args) => args.run(),
+            LabCommand::Fetch(args) => args.run().context("fetch a kernel"),
+            LabCommand::List(args) => args.run().context("list the cached kernels"),
+            LabCommand::Module(args) => args.run().context("build the module"),
         }
     }
 }
@@ -98,6 +145,78 @@ impl kerf_lab::Progress for Steps {
             eprintln!("kerf: {what}");
         }
     }
+}
+
+impl FetchArgs {
+    fn run(self) -> anyhow::Result<u8> {
+        let mut steps = Steps { quiet: self.json };
+        host::install(&[Need::Machines], &mut steps)?;
+        let cache = Cache::open_default()?;
+        let mut kernel =
+            if self.update { kerf_lab::update(&cache, &mut steps)? } else { kerf_lab::kernel(&cache, &mut steps)? };
+        if self.source {
+            kernel.source = Some(kerf_lab::source(&cache, &kernel, &mut steps)?);
+        }
+        print_kernels(std::slice::from_ref(&kernel), self.json)?;
+        Ok(0)
+    }
+}
+
+impl ListArgs {
+    fn run(self) -> anyhow::Result<u8> {
+        let cache = Cache::open_default()?;
+        let releases = cache.releases();
+        let kernels = releases.iter().map(|release| Kernel::cached(&cache, release));
+        print_kernels(&kernels.collect::<Result<Vec<_>, _>>()?, self.json)?;
+        Ok(0)
+    }
+}
+
+impl ModuleArgs {
+    fn run(self) -> anyhow::Result<u8> {
+        let mut steps = Steps { quiet: false };
+        host::install(&[Need::Machines, Need::Modules], &mut steps)?;
+        let cache = Cache::open_default()?;
+        let kernel = choose_kernel(&cache, self.kernel.as_deref(), &mut steps)?;
+        let module = kerf_lab::module::build(&kernel, &self.source, &self.out)?;
+        writeln!(io::stdout(), "{}", module.display())?;
+        Ok(0)
+    }
+}
+
+/// The kernel that was named, else the default one.
+fn choose_kernel(cache: &Cache, name: Option<&str>, steps: &mut Steps) -> Result<Kernel, LabError> {
+    match name {
+        Some(name) => Kernel::named(cache, name),
+        None => kerf_lab::kernel(cache, steps),
+    }
+}
+
+fn print_kernels(kernels: &[Kernel], json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        let rows: Vec<_> = kernels
+            .iter()
+            .map(|kernel| {
+                serde_json::json!({
+                    "release": kernel.release,
+                    "version": kernel.version,
+                    "vmlinuz": kernel.vmlinuz,
+                    "headers": kernel.headers,
+                    "source": kernel.source,
+                })
+            })
+            .collect();
+        return writeln!(out, "{:#}", serde_json::Value::from(rows)).context("print the list");
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["RELEASE", "VERSION", "IMAGE", "SOURCE"]);
+    for kernel in kernels {
+        let source = kernel.source.as_ref().map_or_else(|| "-".into(), |path| path.display().to_string());
+        let image = kernel.vmlinuz.display().to_string();
+        table.add_row([kernel.release.clone(), kernel.version.clone(), image, source]);
+    }
+    writeln!(out, "{table}").context("print the list")
 }
 
 impl RunArgs {
@@ -126,10 +245,7 @@ impl RunArgs {
 
     fn machine(&self, steps: &mut Steps) -> Result<Machine, LabError> {
         let cache = Cache::open_default()?;
-        let kernel = match &self.kernel {
-            Some(name) => Kernel::named(&cache, name)?,
-            None => kerf_lab::kernel(&cache, steps)?,
-        };
+        let kernel = choose_kernel(&cache, self.kernel.as_deref(), steps)?;
         let mut machine = Machine::new(&cache, kernel, this_program()?);
         machine.cpus = self.cpus;
         machine.memory_mib = self.memory;

@@ -50,7 +50,7 @@ static void show_location(struct seq_file *m, const struct kerf_entry *entry, co
 		   want, loc->len, now);
 	/* Numbers and names, never addresses: a status may be pasted into a report. */
 	if (!loc->gone)
-		seq_printf(m, " at=%ps owner=%s", (void *)loc->addr, livepatch ?: probe ?: "");
+		seq_printf(m, " at=%pS owner=%s", (void *)loc->addr, livepatch ?: probe ?: "");
 	seq_putc(m, '\n');
 }
 

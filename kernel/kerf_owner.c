@@ -71,7 +71,7 @@ static const char *patched_site(const struct kerf_location *loc)
 }
 
 /*
- * -EBUSY or -EPERM with the owner's name, or 0. Caller holds kprobe_mutex, jump_label_lock and text_mutex. @restore: the
+ * -EADDRINUSE or -EACCES with the owner's name, or 0. Caller holds kprobe_mutex, jump_label_lock and text_mutex. @restore: the
  * window is ours and goes back to stock; only a probe can have come since.
  */
 int kerf_owner_check(const struct kerf_location *loc, bool restore, struct kerf_report *report)
@@ -81,16 +81,16 @@ int kerf_owner_check(const struct kerf_location *loc, bool restore, struct kerf_
 
 	who = kerf_probe_owner(loc, buf, sizeof(buf));
 	if (who)
-		return kerf_refuse(report, -EBUSY, "%s: the code at %pS is owned by %s", id, (void *)loc->addr, who);
+		return kerf_refuse(report, -EADDRINUSE, "%s: the code at %pS is owned by %s", id, (void *)loc->addr, who);
 	if (restore)
 		return 0;
 	who = forbidden(loc->addr) ?: forbidden(loc->addr + loc->len - 1);
 	if (who)
-		return kerf_refuse(report, -EPERM, "%s: %pS runs while text is changed (%s)", id, (void *)loc->addr, who);
+		return kerf_refuse(report, -EACCES, "%s: %pS runs while text is changed (%s)", id, (void *)loc->addr, who);
 	if (!loc->mod && !kcall(core_kernel_text, loc->addr))
-		return kerf_refuse(report, -EPERM, "%s: %pS is not kernel text that stays", id, (void *)loc->addr);
+		return kerf_refuse(report, -EACCES, "%s: %pS is not kernel text that stays", id, (void *)loc->addr);
 	who = patched_site(loc);
 	if (who)
-		return kerf_refuse(report, -EBUSY, "%s: the code at %pS is owned by %s", id, (void *)loc->addr, who);
+		return kerf_refuse(report, -EADDRINUSE, "%s: the code at %pS is owned by %s", id, (void *)loc->addr, who);
 	return 0;
 }

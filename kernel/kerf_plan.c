@@ -78,7 +78,7 @@ static int check_against(struct kerf_txn *txn, const struct kerf_location *loc, 
 		if (theirs == loc)
 			continue;
 		if (!leaving && !compatible(loc, theirs))
-			return kerf_refuse(txn->report, -EBUSY, "%s: the code at %pS is owned by entry %s", loc->entry->id,
+			return kerf_refuse(txn->report, -EADDRINUSE, "%s: the code at %pS is owned by entry %s", loc->entry->id,
 					   (void *)loc->addr, other->id);
 		if (!stock_agrees(loc, theirs))
 			return kerf_refuse(txn->report, -EILSEQ, "%s: entry %s has other stock bytes at %pS", loc->entry->id,

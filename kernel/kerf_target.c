@@ -64,7 +64,7 @@ static int find_module_target(struct kerf_target *target, struct kerf_report *re
 		return kerf_refuse(report, -ENOENT, "module %s is not loaded", target->name);
 	target->mod = mod;
 	if (mod == THIS_MODULE)
-		return kerf_refuse(report, -EPERM, "kerf does not change itself");
+		return kerf_refuse(report, -EACCES, "kerf does not change itself");
 	target->base = (unsigned long)mod->mem[MOD_TEXT].base;
 	target->end = target->base + mod->mem[MOD_TEXT].size;
 	return 0;

@@ -43,7 +43,7 @@ static int prepare_location(struct kerf_txn *txn, struct kerf_location *loc)
 	const char *livepatch = kerf_livepatch_owner(loc->addr);
 
 	if (livepatch)
-		return kerf_refuse(txn->report, -EBUSY, "%s: the function of %pS is owned by livepatch %s", loc->entry->id,
+		return kerf_refuse(txn->report, -EADDRINUSE, "%s: the function of %pS is owned by livepatch %s", loc->entry->id,
 				   (void *)loc->addr, livepatch);
 	if (loc->kind == KERF_DETOUR) {
 		loc->slot = kerf_pool_take(loc->addr);

@@ -1,1 +1,22 @@
 //! The running kernel: the Kerf module, what is changed now and how.
+//!
+//! A [`Transaction`] says which bytes of which locations change together. [`Live`] hands it to kerf.ko in one write and reads
+//! back what happened; the module checks everything again (docs/text-safety.md). Encoding and parsing are pure functions in [`record`] and
+//! [`status`]; [`module`] carries the module's sources and loads it.
+
+mod build_id;
+mod error;
+mod live;
+pub mod module;
+pub mod record;
+pub mod status;
+mod transaction;
+
+pub use build_id::{BuildId, BuildIdError};
+pub use error::LiveError;
+pub use live::Live;
+pub use status::{ActiveEntry, ActiveLocation, Outcome, Placement, State, Status};
+pub use transaction::{Change, DetourInstruction, Entry, Location, Range, Target, Transaction};
+
+/// The version of the module's interface that this crate speaks.
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,251 @@
+//! The binary record that kerf.ko reads (docs/module-interface.md): a transaction as bytes.
+
+use std::time::Duration;
+
+use crate::{BuildId, Change, Entry, Location, PROTOCOL, Range, Target, Transaction};
+
+const MAGIC: &[u8; 8] = b"KERFTXN1";
+const FLAG_DRY_RUN: u32 = 1;
+const FLAG_UNSET_ALL: u32 = 2;
+const OP_SET: u8 = 1;
+const OP_UNSET: u8 = 2;
+const HEADER_SIZE: usize = 32;
+/// The longest record that the module reads, in bytes.
+pub const RECORD_MAX: usize = 1 << 20;
+
+/// A transaction that cannot be written down: the module's limits, checked before it sees anything.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// An id that is not 1 to 160 bytes of printable ASCII without spaces.
+    #[error("the id `{0}` is not 1 to 160 printable ASCII characters without spaces")]
+    Id(String),
+    /// A module name that cannot be one.
+    #[error("`{0}` is not the name of a module")]
+    ModuleName(String),
+    /// Something of which there are too many, or none.
+    #[error("{id}: {count} {what}, the module takes {limit}")]
+    Count {
+        /// The entry, or `transaction`.
+        id: String,
+        /// How many there are.
+        count: usize,
+        /// Of what.
+        what: &'static str,
+        /// What is allowed.
+        limit: &'static str,
+    },
+    /// A field that does not lie in its window.
+    #[error("{id}: the field at byte {offset} of {length} bytes does not lie in its window of {window}")]
+    Field {
+        /// The entry.
+        id: String,
+        /// Where the field starts.
+        offset: usize,
+        /// Its length.
+        length: usize,
+        /// The window's length.
+        window: usize,
+    },
+    /// A range that is empty.
+    #[error("{id}: the range {start:#x}..{end:#x} is empty")]
+    Range {
+        /// The entry.
+        id: String,
+        /// Its start.
+        start: u64,
+        /// Its end.
+        end: u64,
+    },
+}
+
+struct Writer {
+    bytes: Vec<u8>,
+    targets: Vec<Target>,
+}
+
+impl Writer {
+    fn u8(&mut self, value: u8) {
+        self.bytes.push(value);
+    }
+    fn u16(&mut self, value: u16) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+    fn u32(&mut self, value: u32) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+    fn u64(&mut self, value: u64) {
+        self.bytes.extend(value.to_le_bytes());
+    }
+    /// The number of a target in the record's list.
+    fn target(&mut self, target: &Target) -> u16 {
+        let known = self.targets.iter().position(|known| known == target);
+        known.unwrap_or_else(|| {
+            self.targets.push(target.clone());
+            self.targets.len() - 1
+        }) as u16
+    }
+}
+
+fn limited(
+    id: &str,
+    count: usize,
+    min: usize,
+    max: usize,
+    what: &'static str,
+    limit: &'static str,
+) -> Result<usize, RecordError> {
+    if (min..=max).contains(&count) {
+        Ok(count)
+    } else {
+        Err(RecordError::Count { id: id.to_owned(), count, what, limit })
+    }
+}
+
+fn checked_id(id: &str) -> Result<&[u8], RecordError> {
+    let fits = (1..=160).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(id.as_bytes()) } else { Err(RecordError::Id(id.to_owned())) }
+}
+
+fn write_location(writer: &mut Writer, id: &str, location: &Location) -> Result<(), RecordError> {
+    let target = writer.target(&location.target);
+    let window = limited(id, location.expected.len(), 1, 32, "bytes in a window", "1 to 32")?;
+    let (kind, a, b) = match &location.change {
+        Change::Immediate { field_offset, bytes } => {
+            let fits = field_offset.checked_add(bytes.len()).is_some_and(|end| end <= window);
+            if !fits || !matches!(bytes.len(), 1 | 2 | 4 | 8) {
+                let (offset, length) = (*field_offset, bytes.len());
+                return Err(RecordError::Field { id: id.to_owned(), offset, length, window });
+            }
+            (1, *field_offset as u8, bytes.len() as u8)
+        }
+        Change::Detour { instructions } => {
+            limited(id, window, 5, 32, "bytes in a detour's window", "5 to 32")?;
+            (2, 0, limited(id, instructions.len(), 1, 12, "instructions in a detour", "1 to 12")? as u8)
+        }
+    };
+    writer.u16(target);
+    writer.bytes.extend([kind, window as u8, a, b, 0, 0]);
+    writer.u64(location.image_offset);
+    writer.bytes.extend(&location.expected);
+    match &location.change {
+        Change::Immediate { bytes, .. } => writer.bytes.extend(bytes),
+        Change::Detour { instructions } => {
+            let total = instructions.iter().map(|instruction| instruction.bytes.len()).sum();
+            limited(id, total, 1, 123, "bytes in a detour", "1 to 123")?;
+            for instruction in instructions {
+                writer.u8(limited(id, instruction.bytes.len(), 1, 15, "bytes in an instruction", "1 to 15")? as u8);
+                writer.bytes.extend(&instruction.bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_range(writer: &mut Writer, id: &str, range: &Range) -> Result<(), RecordError> {
+    if range.start >= range.end {
+        return Err(RecordError::Range { id: id.to_owned(), start: range.start, end: range.end });
+    }
+    let target = writer.target(&range.target);
+    writer.u16(target);
+    writer.u16(0);
+    writer.u32(0);
+    writer.u64(range.start);
+    writer.u64(range.end);
+    Ok(())
+}
+
+fn write_operation(writer: &mut Writer, kind: u8, id: &str, entry: Option<&Entry>) -> Result<(), RecordError> {
+    let name = checked_id(id)?;
+    let locations = entry.map_or(Ok(0), |e| limited(id, e.locations.len(), 1, 256, "locations", "1 to 256"))?;
+    let between = entry.map_or(Ok(0), |e| limited(id, e.between.len(), 0, 1024, "ranges", "up to 1024"))?;
+    writer.u8(kind);
+    writer.u8(name.len() as u8);
+    writer.u16(locations as u16);
+    writer.u16(between as u16);
+    writer.u16(0);
+    writer.u64(entry.map_or(0, |e| e.value) as u64);
+    writer.bytes.extend(name);
+    let Some(entry) = entry else { return Ok(()) };
+    entry.locations.iter().try_for_each(|location| write_location(writer, id, location))?;
+    entry.between.iter().try_for_each(|range| write_range(writer, id, range))
+}
+
+fn target_bytes(target: &Target, kernel: &BuildId) -> Result<Vec<u8>, RecordError> {
+    let (name, build_id) = match target {
+        Target::Kernel => ("", kernel),
+        Target::Module { name, build_id } if (1..56).contains(&name.len()) => (name.as_str(), build_id),
+        Target::Module { name, .. } => return Err(RecordError::ModuleName(name.clone())),
+    };
+    if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(RecordError::ModuleName(name.to_owned()));
+    }
+    let mut bytes = vec![name.len() as u8, build_id.as_bytes().len() as u8, 0, 0];
+    bytes.extend(name.as_bytes());
+    bytes.extend(build_id.as_bytes());
+    Ok(bytes)
+}
+
+fn header(length: usize, flags: u32, timeout: Duration, targets: usize, operations: usize) -> Vec<u8> {
+    let mut header = Writer { bytes: MAGIC.to_vec(), targets: Vec::new() };
+    header.u32(PROTOCOL);
+    header.u32(length as u32);
+    header.u32(flags);
+    header.u32(timeout.as_millis().min(60_000) as u32);
+    header.u16(targets as u16);
+    header.u16(operations as u16);
+    header.u32(0);
+    header.bytes
+}
+
+/// The record of a transaction.
+///
+/// # Errors
+/// If it exceeds a limit of the module.
+pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
+    let operations = transaction.entries.len() + transaction.unset.len();
+    limited("transaction", operations, 1, 256, "operations", "1 to 256")?;
+    // The kernel comes first whether a location names it or not, so that the module compares its build id.
+    let mut body = Writer { bytes: Vec::new(), targets: vec![Target::Kernel] };
+    for entry in &transaction.entries {
+        write_operation(&mut body, OP_SET, &entry.id, Some(entry))?;
+    }
+    for id in &transaction.unset {
+        write_operation(&mut body, OP_UNSET, id, None)?;
+    }
+    limited("transaction", body.targets.len(), 1, 32, "targets", "1 to 32")?;
+    let mut targets = Vec::new();
+    for target in &body.targets {
+        targets.extend(target_bytes(target, &transaction.build_id)?);
+    }
+    let length = HEADER_SIZE + targets.len() + body.bytes.len();
+    limited("transaction", length, 1, RECORD_MAX, "bytes in the record", "up to 1048576")?;
+    let flags = if transaction.dry_run { FLAG_DRY_RUN } else { 0 };
+    let mut record = header(length, flags, transaction.timeout, body.targets.len(), operations);
+    record.extend(targets);
+    record.extend(body.bytes);
+    Ok(record)
+}
+
+/// The record that unsets these ids together, whatever build they belong to.
+///
+/// # Errors
+/// If an id is malformed, or there are none or more than 256.
+pub fn encode_unset(ids: &[impl AsRef<str>], timeout: Duration) -> Result<Vec<u8>, RecordError> {
+    limited("transaction", ids.len(), 1, 256, "operations", "1 to 256")?;
+    let mut body = Writer { bytes: Vec::new(), targets: Vec::new() };
+    for id in ids {
+        write_operation(&mut body, OP_UNSET, id.as_ref(), None)?;
+    }
+    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, ids.len());
+    record.extend(body.bytes);
+    Ok(record)
+}
+
+/// The record that unsets everything.
+pub fn encode_unset_all(timeout: Duration) -> Vec<u8> {
+    header(HEADER_SIZE, FLAG_UNSET_ALL, timeout, 0, 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Records, read back by a second reader that knows the format from the documentation.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::DetourInstruction;
+
+fn kernel() -> BuildId {
+    "764949bbe8b7a9241512fbf3b0d66d0ba34686a8".parse().unwrap()
+}
+
+fn immediate(offset: u64, expected: &[u8], field_offset: usize, bytes: &[u8]) -> Location {
+    let change = Change::Immediate { field_offset, bytes: bytes.to_vec() };
+    Location { target: Target::Kernel, image_offset: offset, expected: expected.to_vec(), change }
+}
+
+fn plug_limit() -> Transaction {
+    let mut transaction = Transaction::new(kernel());
+    transaction.entries.push(Entry {
+        id: "block/blk.h:L312:32:0".into(),
+        value: 4,
+        locations: vec![
+            immediate(0x650928, &[0x83, 0xe0, 0xe0], 2, &[0xfc]),
+            immediate(0x65092b, &[0x83, 0xc0, 0x40], 2, &[8]),
+        ],
+        between: vec![Range::between(Target::Kernel, 0x650928, 0x65092e)],
+    });
+    transaction
+}
+
+/// Reads records; fails on anything that is not exactly as documented.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: usize) -> &'a [u8] {
+        let (head, tail) = self.0.split_at(n);
+        self.0 = tail;
+        head
+    }
+    fn number(&mut self, n: usize) -> u64 {
+        self.take(n).iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+    fn text(&mut self, n: usize) -> String {
+        String::from_utf8(self.take(n).to_vec()).unwrap()
+    }
+}
+
+fn decode_location(reader: &mut Reader, targets: &[(String, BuildId)]) -> Location {
+    let target = decode_target(reader, targets);
+    let (kind, window, a, b) =
+        (reader.number(1), reader.number(1) as usize, reader.number(1) as usize, reader.number(1) as usize);
+    assert_eq!(reader.number(2), 0);
+    let image_offset = reader.number(8);
+    let expected = reader.take(window).to_vec();
+    let change = match kind {
+        1 => Change::Immediate { field_offset: a, bytes: reader.take(b).to_vec() },
+        2 => {
+            let mut one = || {
+                let n = reader.number(1) as usize;
+                DetourInstruction { bytes: reader.take(n).to_vec() }
+            };
+            Change::Detour { instructions: (0..b).map(|_| one()).collect() }
+        }
+        _ => panic!("kind {kind}"),
+    };
+    Location { target, image_offset, expected, change }
+}
+
+fn decode_target(reader: &mut Reader, targets: &[(String, BuildId)]) -> Target {
+    let (name, build_id) = &targets[reader.number(2) as usize];
+    if name.is_empty() { Target::Kernel } else { Target::Module { name: name.clone(), build_id: build_id.clone() } }
+}
+
+fn decode(record: &[u8]) -> Transaction {
+    let mut reader = Reader(record);
+    assert_eq!(reader.take(8), b"KERFTXN1");
+    assert_eq!(reader.number(4), u64::from(PROTOCOL));
+    assert_eq!(reader.number(4) as usize, record.len());
+    let (flags, timeout, targets, operations) =
+        (reader.number(4), reader.number(4), reader.number(2), reader.number(2));
+    assert_eq!(reader.number(4), 0);
+    let targets: Vec<(String, BuildId)> = (0..targets)
+        .map(|_| {
+            let (name, id) = (reader.number(1) as usize, reader.number(1) as usize);
+            assert_eq!(reader.number(2), 0);
+            (reader.text(name), BuildId::from_bytes(reader.take(id)).unwrap())
+        })
+        .collect();
+    let mut transaction = Transaction::new(targets[0].1.clone());
+    transaction.timeout = Duration::from_millis(timeout);
+    transaction.dry_run = flags == 1;
+    for _ in 0..operations {
+        let (kind, id_len, locations, between) =
+            (reader.number(1), reader.number(1) as usize, reader.number(2), reader.number(2));
+        assert_eq!(reader.number(2), 0);
+        let value = reader.number(8) as i64;
+        let id = reader.text(id_len);
+        if kind == 2 {
+            transaction.unset.push(id);
+            continue;
+        }
+        let locations = (0..locations).map(|_| decode_location(&mut reader, &targets)).collect();
+        let range = |reader: &mut Reader| {
+            let target = decode_target(reader, &targets);
+            assert_eq!(reader.number(6), 0);
+            Range { target, start: reader.number(8), end: reader.number(8) }
+        };
+        let between = (0..between).map(|_| range(&mut reader)).collect();
+        transaction.entries.push(Entry { id, value, locations, between });
+    }
+    assert!(reader.0.is_empty());
+    transaction
+}
+
+#[test]
+fn the_plug_limit_to_the_byte() {
+    let record = encode(&plug_limit()).unwrap();
+    let rows: Vec<String> = record.chunks(16).map(crate::build_id::hex).collect();
+    insta::assert_snapshot!(rows.join("\n"));
+}
+
+#[test]
+fn unset_needs_no_build() {
+    let record = encode_unset(&["A", "B"], Duration::from_secs(1)).unwrap();
+    assert_eq!(record.len(), HEADER_SIZE + 2 * 17);
+    assert_eq!(&record[24..28], [0, 0, 2, 0]);
+    assert_eq!(encode_unset_all(Duration::ZERO).len(), HEADER_SIZE);
+}
+
+#[test]
+fn refuses_what_the_module_would() {
+    let check = |edit: &dyn Fn(&mut Transaction)| {
+        let mut transaction = plug_limit();
+        edit(&mut transaction);
+        encode(&transaction).unwrap_err().to_string()
+    };
+    let found = [
+        check(&|t| t.entries.clear()),
+        check(&|t| t.entries[0].id = "two words".into()),
+        check(&|t| t.entries[0].id = "x".repeat(161)),
+        check(&|t| t.entries[0].locations.clear()),
+        check(&|t| t.entries[0].locations[0].expected = vec![0; 33]),
+        check(&|t| t.entries[0].locations[0].change = Change::Immediate { field_offset: 3, bytes: vec![1] }),
+        check(&|t| t.entries[0].locations[0].change = Change::Immediate { field_offset: usize::MAX, bytes: vec![1] }),
+        check(&|t| t.entries[0].locations[0].change = Change::Immediate { field_offset: 0, bytes: vec![1, 2, 3] }),
+        check(&|t| t.entries[0].locations[0].change = Change::Detour { instructions: vec![] }),
+        check(&|t| t.entries[0].between[0].end = 0),
+        check(&|t| t.entries[0].locations[0].target = Target::Module { name: "x".repeat(56), build_id: kernel() }),
+    ];
+    insta::assert_snapshot!(found.join("\n"));
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let module = ("[a-z_]{1,55}", proptest::collection::vec(any::<u8>(), 1..=20))
+        .prop_map(|(name, id)| Target::Module { name, build_id: BuildId::from_bytes(&id).unwrap() });
+    prop_oneof![Just(Target::Kernel), module]
+}
+
+fn change(window: usize) -> BoxedStrategy<Change> {
+    let immediate =
+        (0..window, any::<u8>()).prop_map(|(field_offset, byte)| Change::Immediate { field_offset, bytes: vec![byte] });
+    if window < 5 {
+        return immediate.boxed();
+    }
+    let instruction = proptest::collection::vec(any::<u8>(), 1..=10).prop_map(|bytes| DetourInstruction { bytes });
+    let detour =
+        proptest::collection::vec(instruction, 1..=12).prop_map(|instructions| Change::Detour { instructions });
+    prop_oneof![immediate, detour].boxed()
+}
+
+fn location() -> impl Strategy<Value = Location> {
+    let window = proptest::collection::vec(any::<u8>(), 1..=32);
+    let fixed = |expected: Vec<u8>| (Just(expected.clone()), change(expected.len()));
+    (target(), any::<u64>(), window.prop_flat_map(fixed))
+        .prop_map(|(target, image_offset, (expected, change))| Location { target, image_offset, expected, change })
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let range = (target(), 0..1u64 << 40, 1..1u64 << 20).prop_map(|(target, start, len)| Range {
+        target,
+        start,
+        end: start + len,
+    });
+    let locations = proptest::collection::vec(location(), 1..4);
+    ("[!-~]{1,160}", any::<i64>(), locations, proptest::collection::vec(range, 0..3))
+        .prop_map(|(id, value, locations, between)| Entry { id, value, locations, between })
+}
+
+proptest! {
+    #[test]
+    fn reads_back_as_written(entries in proptest::collection::vec(entry(), 1..4), unset in proptest::collection::vec("[!-~]{1,9}", 0..3),
+                             timeout in 0u64..60_000, dry_run: bool) {
+        let mut transaction = Transaction::new(kernel());
+        transaction.entries = entries;
+        transaction.unset = unset;
+        transaction.timeout = Duration::from_millis(timeout);
+        transaction.dry_run = dry_run;
+        prop_assert_eq!(decode(&encode(&transaction).unwrap()), transaction);
+    }
+}

@@ -1,0 +1,53 @@
+//! Status texts as the module writes them, and broken ones.
+
+use super::*;
+
+const TEXT: &str = "\
+kerf protocol=1 build_id=764949bb
+text base=0xffffffff81000000 size=0x1000000
+pool slots=512 used=1 pending=0
+result code=-16 attempts=9 tasks=80 stop_ns=350000 text=task fio (pid 7) is at f+0x2/0x10, inside what changes
+entry id=block/blk.h:L312:32:0 value=4 locations=2 between=1
+location target=vmlinux offset=0x650928 kind=immediate state=ok slot=-1 stock=83e0e0 want=83e0fc now=83e0fc at=f+0x28/0x190 owner=
+location target=null_blk offset=0x20 kind=detour state=probed slot=3 stock=83e0e0c0c0 want=e900000000 now=cc00000000 at=g+0x20/0x30 [null_blk] owner=kprobe at g+0x20/0x30 [null_blk]
+entry id=B value=-1 locations=1 between=0
+location target=gone offset=0x20 kind=immediate state=unloaded slot=-1 stock=83e0e0 want=83e0e0 now=000000
+";
+
+#[test]
+fn reads_what_the_module_writes() {
+    insta::assert_debug_snapshot!(parse(TEXT).unwrap());
+}
+
+#[test]
+fn an_entry_is_in_force_only_if_every_location_is() {
+    let status = parse(TEXT).unwrap();
+    assert!(status.entries[0].in_force());
+    assert!(!status.entries[1].in_force());
+    let changed = parse(&TEXT.replace("state=probed", "state=shadowed")).unwrap();
+    assert!(!changed.entries[0].in_force());
+}
+
+#[test]
+fn every_line_is_needed() {
+    for missing in 0..7 {
+        let text: String =
+            TEXT.lines().enumerate().filter(|(n, _)| *n != missing).map(|(_, line)| format!("{line}\n")).collect();
+        assert!(parse(&text).is_err(), "without line {}", missing + 1);
+    }
+}
+
+#[test]
+fn says_which_line_and_why() {
+    let error = parse(&TEXT.replace("value=4", "value=four")).unwrap_err();
+    assert_eq!(error.to_string(), "line 5: `value=four` is not a number (is this module of another build?)");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_it_panic(cut in 0..TEXT.len(), insert in ".{0,6}", skip in 0usize..9) {
+        let head: String = TEXT.chars().take(cut).collect();
+        let tail: String = TEXT.chars().skip(cut + skip).collect();
+        let _ = parse(&format!("{head}{insert}{tail}"));
+    }
+}

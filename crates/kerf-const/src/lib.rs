@@ -1,1 +1,30 @@
 //! Constants compiled into a kernel: found, proved and made settable.
+//!
+//! One value flows one way: a [`site`] in the source is compiled with other values ([`compile`], [`variants`]), the
+//! objects are compared with the deployed image ([`deployed`]) and with each other ([`align`]), the numbers that
+//! differ are fitted ([`form`], [`analyse`]), checked and stored as an [`entry`].
+
+pub mod algebra;
+pub mod align;
+pub mod analyse;
+pub mod build;
+pub mod code;
+pub mod compile;
+pub mod data;
+pub mod deployed;
+pub mod domain;
+pub mod entry;
+pub mod error;
+pub mod form;
+pub mod grep;
+pub mod layout;
+pub mod nmi;
+pub mod sensitive;
+pub mod site;
+pub mod span;
+pub mod tree;
+pub mod units;
+pub mod variants;
+
+pub use entry::{Class, Entry};
+pub use error::ConstError;

@@ -1,0 +1,203 @@
+//! From variants to templates: which numbers of which functions follow from V, and which variants the template explains.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::align::{self, Difference, Slot};
+use crate::code::Function;
+use crate::form::{self, Form, Point};
+use crate::variants::{Compiled, Variants};
+
+/// A number of a base function, by instruction index.
+pub type Number = (usize, Slot);
+
+/// The deployed code of one function with numbers that follow from V.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// Position of the unit in [`Variants::units`].
+    pub unit: usize,
+    /// The base function.
+    pub function: Function,
+    /// The numbers that change and how they follow from V.
+    pub numbers: BTreeMap<Number, Form>,
+    /// Numbers that change in a way that no form explains, with what was seen.
+    pub unexplained: BTreeMap<Number, Vec<Point>>,
+}
+
+impl Template {
+    /// The number that the template has for a value, as the operand holds it.
+    pub fn number(&self, number: Number, value: i128) -> Option<i64> {
+        let bits = self.bits(number);
+        self.numbers.get(&number)?.apply(value).map(|iv| form::wrap(iv, bits))
+    }
+
+    /// The width of a number.
+    pub fn bits(&self, (index, slot): Number) -> u32 {
+        self.function.code.get(index).map_or(64, |i| align::slot_bits(&i.insn, slot))
+    }
+
+    /// Whether a variant is the template instruction for instruction; else the first difference in words.
+    pub fn explains(&self, value: i128, difference: &Difference) -> Result<(), String> {
+        let code = &self.function.code;
+        let at = |index: usize| code.get(index).map_or(self.function.size, |i| i.offset());
+        if let Some((base, _)) = difference.hunks.first() {
+            return Err(format!("{}+{:#x}: instructions of another shape", self.function.name, at(base.start)));
+        }
+        if let Some(index) = difference.branches.first() {
+            return Err(format!("{}+{:#x}: a branch goes elsewhere", self.function.name, at(*index)));
+        }
+        let changed: BTreeMap<Number, (i64, i64)> =
+            difference.numbers.iter().map(|c| ((c.index, c.slot), (c.base, c.variant))).collect();
+        for number in self.numbers.keys().chain(changed.keys()) {
+            let stock = align::numbers(&code[number.0]).into_iter().find(|(s, _)| *s == number.1).map(|(_, n)| n);
+            let (Some(stock), bits) = (stock, self.bits(*number)) else {
+                return Err(format!("{}+{:#x}: a number came or went", self.function.name, at(number.0)));
+            };
+            let seen = changed.get(number).map_or(stock, |c| c.1);
+            let expected = if self.numbers.contains_key(number) { self.number(*number, value) } else { Some(stock) };
+            if expected.map(|e| form::wrap(e.into(), bits)) != Some(form::wrap(seen.into(), bits)) {
+                let expected = expected.map_or("nothing".into(), |e| format!("{e:#x}"));
+                return Err(format!(
+                    "{}+{:#x}: the compiler has {seen:#x} where {expected} was expected",
+                    self.function.name,
+                    at(number.0)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the variants show of all units.
+pub struct Analysis {
+    /// The functions whose code follows from V.
+    pub templates: Vec<Template>,
+    /// Units (by position) with at least one changed function.
+    pub touched: BTreeSet<usize>,
+    /// Changes that concern whole functions: one that came or went.
+    pub structural: BTreeMap<i128, String>,
+}
+
+/// Compares all variants with the base and fits the numbers. `fit_on` are the values the fits may see.
+pub fn analyse(variants: &Variants, fit_on: &[i128]) -> Analysis {
+    let mut analysis = Analysis { templates: Vec::new(), touched: BTreeSet::new(), structural: BTreeMap::new() };
+    for (unit, base) in variants.base().iter().enumerate() {
+        for function in &base.code.functions {
+            let seen = observe(variants, unit, function, fit_on, &mut analysis);
+            if seen.iter().all(|(_, d)| d.is_empty()) {
+                continue;
+            }
+            analysis.touched.insert(unit);
+            analysis.templates.push(fit_function(unit, function, &seen, variants.site_value()));
+        }
+    }
+    analysis
+}
+
+fn observe(
+    variants: &Variants,
+    unit: usize,
+    function: &Function,
+    values: &[i128],
+    analysis: &mut Analysis,
+) -> Vec<(i128, Difference)> {
+    let mut seen = Vec::new();
+    for value in values {
+        let Some(Ok(compiled)) = variants.get(*value) else { continue };
+        match compiled.get(unit).and_then(|c| c.code.function(&function.name)) {
+            Some(variant) => seen.push((*value, align::compare(function, variant))),
+            None => {
+                analysis.touched.insert(unit);
+                let why = format!("the function {} is not there any more", function.name);
+                analysis.structural.entry(*value).or_insert(why);
+            }
+        }
+    }
+    seen
+}
+
+/// Fits every number that changes in a variant of the same shape.
+fn fit_function(unit: usize, function: &Function, seen: &[(i128, Difference)], stock: i128) -> Template {
+    let mut template =
+        Template { unit, function: function.clone(), numbers: BTreeMap::new(), unexplained: BTreeMap::new() };
+    let same_shape: Vec<&(i128, Difference)> = seen.iter().filter(|(_, d)| d.same_shape()).collect();
+    // Where the compiler never keeps the function's shape, the instructions that still correspond have to do.
+    let usable: Vec<&(i128, Difference)> = if same_shape.len() >= 3 { same_shape } else { seen.iter().collect() };
+    let changing: BTreeSet<Number> =
+        usable.iter().flat_map(|(_, d)| d.numbers.iter().map(|c| (c.index, c.slot))).collect();
+    for number in changing {
+        let Some((_, base)) = align::numbers(&function.code[number.0]).into_iter().find(|(s, _)| *s == number.1) else {
+            continue;
+        };
+        let mut points: Vec<Point> = usable
+            .iter()
+            .filter(|(_, d)| d.pairs.contains_key(&number.0))
+            .map(|(v, d)| {
+                let change = d.numbers.iter().find(|c| (c.index, c.slot) == number);
+                (*v, change.map_or(base, |c| c.variant))
+            })
+            .collect();
+        points.push((stock, base));
+        // Nearest first: a clamp or an overflow far away must not hide what holds near the deployed value.
+        points.sort_by_key(|(v, _)| ((v - stock).unsigned_abs(), *v));
+        let bits = template.bits(number);
+        let fitted = (3..=points.len()).rev().find_map(|count| form::fit(&points[..count], bits));
+        match fitted {
+            Some(form) => {
+                template.numbers.insert(number, form);
+            }
+            None => {
+                template.unexplained.insert(number, points);
+            }
+        }
+    }
+    template
+}
+
+/// Whether the code compiled for one value is what the templates say, in all functions of all units.
+///
+/// `same` is asked where a variant has another shape; it has to prove that it does the same as the template.
+pub fn agrees(
+    variants: &Variants,
+    analysis: &Analysis,
+    value: i128,
+    same: &dyn Fn(&Template, i128, &Function, &Compiled) -> Result<(), String>,
+) -> Result<(), String> {
+    let compiled = match variants.get(value) {
+        Some(Ok(compiled)) => compiled,
+        Some(Err(words)) => {
+            return Err(format!("the source forbids it: {}", words.lines().next().unwrap_or("build error")));
+        }
+        None => return Err("it was not compiled".into()),
+    };
+    for (unit, base) in variants.base().iter().enumerate() {
+        let Some(variant) = compiled.get(unit) else { return Err("a unit is missing".into()) };
+        for function in &base.code.functions {
+            let Some(other) = variant.code.function(&function.name) else {
+                return Err(format!("the function {} is not there any more", function.name));
+            };
+            let difference = align::compare(function, other);
+            match analysis.templates.iter().find(|t| t.unit == unit && t.function.name == function.name) {
+                None if difference.is_empty() => {}
+                None => {
+                    let untouched = Template {
+                        unit,
+                        function: function.clone(),
+                        numbers: BTreeMap::new(),
+                        unexplained: BTreeMap::new(),
+                    };
+                    untouched.explains(value, &difference).or_else(|_| same(&untouched, value, other, variant))?;
+                }
+                Some(template) => {
+                    template.explains(value, &difference).or_else(|why| {
+                        same(template, value, other, variant).map_err(|more| format!("{why} ({more})"))
+                    })?;
+                }
+            }
+        }
+        let known: BTreeSet<&str> = base.code.functions.iter().map(|f| f.name.as_str()).collect();
+        if let Some(new) = variant.code.functions.iter().find(|f| !known.contains(f.name.as_str())) {
+            return Err(format!("the compiler makes a new function {}", new.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,471 @@
+//! From a site in the source to an entry: the chain, run from one end to the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use kerf_image::Image;
+
+use crate::analyse::{self, Analysis, Template};
+use crate::code::Function;
+use crate::compile::{self, Evaluation, Unit};
+use crate::data;
+use crate::deployed::{Deployed, Match};
+use crate::domain::{self, Verdicts};
+use crate::entry::{Class, Entry, ImageName, Interval, Span};
+use crate::error::ConstError;
+use crate::site::{self, Query, Site, SiteKind};
+use crate::span;
+use crate::tree::{Destination, Tree};
+use crate::units::{self, Candidate};
+use crate::variants::{self, Compiled, Variants, in_parallel};
+
+/// Where to build from, and what for.
+pub struct Input<'a> {
+    /// The prepared source.
+    pub tree: &'a Tree,
+    /// The core image.
+    pub image: &'a Image,
+    /// Directory with the image's modules (`lib/modules/RELEASE`), for constants of modules.
+    pub modules: Option<&'a Path>,
+}
+
+/// Builds the entries of all constants that a query names.
+pub fn build(input: &Input, query: &Query) -> Result<Vec<Entry>, ConstError> {
+    check_source(input)?;
+    let mut entries = Vec::new();
+    for site in site::find(input.tree.root(), query)? {
+        entries.push(build_site(input, site)?);
+    }
+    // Of several definitions under one name, those that this configuration does not use are no news.
+    if entries.iter().any(|e| e.class != Class::Absent) {
+        entries.retain(|e| e.class != Class::Absent);
+    } else {
+        entries.truncate(1);
+    }
+    Ok(entries)
+}
+
+/// Refuses a source of another version than the image.
+fn check_source(input: &Input) -> Result<(), ConstError> {
+    let Some(release) = input.image.release() else { return Ok(()) };
+    let version = input.tree.version();
+    let rest = release.strip_prefix(version);
+    if rest.is_some_and(|r| !r.starts_with(|c: char| c.is_ascii_digit())) {
+        return Ok(());
+    }
+    Err(ConstError::ForeignSource {
+        tree: input.tree.root().into(),
+        source_version: version.into(),
+        image_release: release.into(),
+    })
+}
+
+/// One constant on its way: what is known so far.
+struct Job<'a> {
+    input: &'a Input<'a>,
+    site: Site,
+    value: Evaluation,
+    module: Option<String>,
+}
+
+fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
+    let candidates = units::candidates(input.tree, &site)?;
+    let (units, destination) = preprocess(input, &candidates, &site)?;
+    let Some(first) = units.first() else {
+        let unknown = Evaluation { value: literal_of(&site.text).unwrap_or(0), bits: 32, signed: true };
+        let job = Job { input, site, value: unknown, module: None };
+        return Ok(job.refuse(Class::Absent, "no unit that this configuration builds uses it".into(), &[]));
+    };
+    let narrowed = narrow(&site);
+    let value = match (&narrowed, first.evaluate(input.tree, &site)?) {
+        // `f(2)`: the number that a person would change is the argument.
+        (Some(inner), _) if is_call(&site.text) => return build_site(input, inner.clone()),
+        (_, Some(value)) => value,
+        (Some(inner), None) => return build_site(input, inner.clone()),
+        (None, None) => {
+            let unknown = Evaluation { value: 0, bits: 32, signed: true };
+            let job = Job { input, site, value: unknown, module: None };
+            let reason = "its value is computed while the kernel runs, and holds no number to set".into();
+            return Ok(job.refuse(Class::Shape, reason, &units));
+        }
+    };
+    let module = match destination {
+        Destination::Module(name) => Some(name),
+        _ => None,
+    };
+    let job = Job { input, site, value, module };
+    job.build(units)
+}
+
+/// The first number inside a site's text, as a site of its own.
+fn narrow(site: &Site) -> Option<Site> {
+    let literal = site::literals(&site.text).into_iter().next()?;
+    if literal.range == (0..site.text.len()) {
+        return None;
+    }
+    let range = site.range.start + literal.range.start..site.range.start + literal.range.end;
+    Some(Site { text: site.text[literal.range].to_string(), range, ..site.clone() })
+}
+
+/// Whether a text is one function call with one number as its argument.
+fn is_call(text: &str) -> bool {
+    let text = text.trim();
+    let Some((name, rest)) = text.split_once('(') else { return false };
+    let plain = !name.is_empty() && name.trim().chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    plain && rest.strip_suffix(')').is_some_and(|argument| site::parse_integer(argument).is_some())
+}
+
+fn literal_of(text: &str) -> Option<i128> {
+    site::literals(text).first().map(|l| l.value)
+}
+
+/// Preprocesses all candidates and keeps those that use the site and share the first one's destination.
+fn preprocess(input: &Input, candidates: &[Candidate], site: &Site) -> Result<(Vec<Unit>, Destination), ConstError> {
+    let results = in_parallel(candidates.len(), |n| compile::preprocess(input.tree, &candidates[n].unit, site));
+    let mut used: Vec<(Unit, &Candidate)> = Vec::new();
+    for (result, candidate) in results.into_iter().zip(candidates) {
+        match result {
+            Ok(Some(unit)) => used.push((unit, candidate)),
+            Ok(None) => {}
+            // A unit that kbuild itself does not make in this configuration is not part of the kernel.
+            Err(ConstError::NoCommand { .. }) if candidates.len() > 1 => {}
+            Err(other) => return Err(other),
+        }
+    }
+    let core = used.iter().any(|(_, c)| c.destination == Destination::Core);
+    let destination = match used.first() {
+        Some(_) if core => Destination::Core,
+        Some((_, c)) => c.destination.clone(),
+        None => Destination::Nowhere,
+    };
+    Ok((used.into_iter().filter(|(_, c)| c.destination == destination).map(|(u, _)| u).collect(), destination))
+}
+
+impl Job<'_> {
+    fn image_name(&self) -> ImageName {
+        ImageName {
+            build_id: self.input.image.build_id().map(|b| b.to_string()).unwrap_or_default(),
+            release: self.input.image.release().unwrap_or_default().to_string(),
+            module: self.module.clone(),
+        }
+    }
+
+    fn entry(&self, class: Class, reason: String, units: &[Unit]) -> Entry {
+        let shown = self.value.value.to_string();
+        Entry {
+            id: self.site.id(&shown),
+            name: self.site.name.clone(),
+            file: self.site.file.clone(),
+            line: self.site.line,
+            value: self.value.value,
+            kind: self.site.kind,
+            class,
+            reason,
+            image: self.image_name(),
+            domain: Vec::new(),
+            spans: Vec::new(),
+            units: units.iter().map(|u| u.name.clone()).collect(),
+            text: self.site.text.clone(),
+        }
+    }
+
+    fn refuse(&self, class: Class, reason: String, units: &[Unit]) -> Entry {
+        self.entry(class, reason, units)
+    }
+
+    fn build(&self, units: Vec<Unit>) -> Result<Entry, ConstError> {
+        let mut variants = Variants::new(self.input.tree, &self.site, self.value.value, units)?;
+        let sample = variants::sample(self.value.value, self.value);
+        // Two values tell which units the constant reaches at all; the others are not compiled further.
+        let first: Vec<i128> = self.first_look(&sample);
+        variants.make(&first)?;
+        let touched = touched_units(&variants, &first);
+        let data = self.changed_data(&variants);
+        let keep: Vec<bool> = (0..variants.units().len()).map(|n| touched.contains(&n)).collect();
+        if !keep.contains(&true) && variants.values().next().is_some() {
+            // Values that look alike here may still differ elsewhere: try all before saying that nothing changes.
+            variants.make(&sample)?;
+            if touched_units(&variants, &sample).is_empty() {
+                return Ok(self.nothing_changes(&variants, data));
+            }
+        } else {
+            variants.retain(&keep);
+        }
+        if let Some(changed) = self.layout(&variants)? {
+            let reason = format!("it decides {changed}: code all over the kernel relies on that");
+            return Ok(self.refuse(Class::Layout, reason, variants.units()));
+        }
+        if !data.is_empty() {
+            return Ok(self.in_data(&variants, &data));
+        }
+        self.prove(variants, &sample)
+    }
+
+    fn first_look(&self, sample: &[i128]) -> Vec<i128> {
+        let v = self.value.value;
+        let near = sample.iter().copied().filter(|s| *s > v).min().or(sample.first().copied());
+        let far = sample.iter().copied().filter(|s| *s > v + 1 && *s % 2 != 0).max().or(sample.last().copied());
+        let mut values: Vec<i128> = near.into_iter().chain(far).collect();
+        values.dedup();
+        values
+    }
+
+    fn changed_data(&self, variants: &Variants) -> Vec<String> {
+        let mut names = BTreeSet::new();
+        for value in variants.values() {
+            let Some(Ok(compiled)) = variants.get(value) else { continue };
+            for (base, variant) in variants.base().iter().zip(compiled) {
+                names.extend(data::changed_variables(&base.object, &variant.object));
+            }
+        }
+        names.into_iter().collect()
+    }
+
+    fn nothing_changes(&self, variants: &Variants, data: Vec<String>) -> Entry {
+        if !data.is_empty() {
+            return self.in_data(variants, &data);
+        }
+        let values: Vec<String> = variants.values().map(|v| v.to_string()).collect();
+        let reason = format!("the compiler makes the same code with {}", values.join(", "));
+        self.refuse(Class::Shadowed, reason, variants.units())
+    }
+
+    fn in_data(&self, variants: &Variants, names: &[String]) -> Entry {
+        let module = self.module.clone().unwrap_or_else(|| {
+            let unit = variants.units().first().map_or("", |u| u.name.as_str());
+            unit.rsplit('/').next().unwrap_or(unit).trim_end_matches(".c").replace('-', "_")
+        });
+        let shown: Vec<String> = names
+            .iter()
+            .map(|name| {
+                let knob = variants.units().iter().find_map(|u| {
+                    let text = std::fs::read_to_string(variants.tree().root().join(&u.name)).ok()?;
+                    data::knob(&text, name, &module)
+                });
+                match knob {
+                    Some(knob) => format!("{name} (set it through {knob})"),
+                    None => format!("{name} (no sysctl or module parameter sets it)"),
+                }
+            })
+            .collect();
+        let reason = format!("the compiler put it into {}", shown.join(", "));
+        self.refuse(Class::Data, reason, variants.units())
+    }
+
+    /// Compares the types of the first unit with the deployed and another value.
+    fn layout(&self, variants: &Variants) -> Result<Option<String>, ConstError> {
+        let Some(value) = variants.values().find(|v| *v > self.value.value).or_else(|| variants.values().next()) else {
+            return Ok(None);
+        };
+        let Some(unit) = variants.units().first() else { return Ok(None) };
+        let objects = in_parallel(2, |n| unit.compile(self.input.tree, &self.site, (n == 1).then_some(value), true));
+        let mut objects = objects.into_iter();
+        let (Some(base), Some(variant)) = (objects.next(), objects.next()) else { return Ok(None) };
+        crate::layout::changed_type(&base?, &variant?)
+    }
+
+    /// Opens the image that holds the code: the core's or the module's.
+    fn module_image(&self) -> Result<Option<Image>, ConstError> {
+        let (Some(module), Some(directory)) = (&self.module, self.input.modules) else { return Ok(None) };
+        let wanted: Vec<String> = ["", ".xz", ".zst", ".gz"].iter().map(|s| format!("{module}.ko{s}")).collect();
+        let path = find_file(directory, &|name| wanted.iter().any(|w| *w == name.replace('-', "_")));
+        path.map(|p| Image::open(&p).map_err(ConstError::from)).transpose()
+    }
+
+    fn prove(&self, mut variants: Variants, sample: &[i128]) -> Result<Entry, ConstError> {
+        let held = variants::held_out(self.value.value, self.value);
+        variants.make(&sample.iter().chain(&held).copied().collect::<Vec<_>>())?;
+        let analysis = analyse::analyse(&variants, sample);
+        let unit_names: Vec<Unit> = Vec::new();
+        let module_image = self.module_image()?;
+        if self.module.is_some() && module_image.is_none() {
+            let reason =
+                format!("the module {} is not at hand: name its directory", self.module.as_deref().unwrap_or_default());
+            return Ok(self.with_units(Class::Absent, reason, &variants));
+        }
+        let deployed = Deployed::new(module_image.as_ref().unwrap_or(self.input.image))?;
+        let _ = unit_names;
+        let (addresses, problem) = locate(&analysis, &deployed);
+        if let Some((class, reason)) = problem {
+            return Ok(self.with_units(class, reason, &variants));
+        }
+        if let Some((template, number)) =
+            analysis.templates.iter().find_map(|t| t.unexplained.keys().next().map(|n| (t, *n)))
+        {
+            let insn = &template.function.code[number.0];
+            let points: Vec<String> =
+                template.unexplained[&number].iter().take(6).map(|(v, i)| format!("{v}→{i:#x}")).collect();
+            let reason = format!(
+                "{}+{:#x}: no form explains its number: {}",
+                template.function.name,
+                insn.offset(),
+                points.join(", ")
+            );
+            return Ok(self.with_units(Class::Shape, reason, &variants));
+        }
+        let (domain, verdicts) = self.certify(&mut variants, &analysis, &held)?;
+        if domain.min == domain.max {
+            let why = verdicts
+                .values()
+                .find_map(|v| v.as_ref().err())
+                .cloned()
+                .unwrap_or_else(|| "no value was compared".into());
+            return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
+        }
+        let spans = self.spans(&analysis, &addresses, &deployed, domain, &verdicts, &held);
+        if let Some(reason) = crate::sensitive::check(&analysis, deployed.image()) {
+            let mut entry = self.with_units(Class::Sensitive, reason, &variants);
+            entry.spans = spans;
+            return Ok(entry);
+        }
+        let mut entry = self.with_units(Class::Proved, self.proof_reason(&verdicts, domain, &spans), &variants);
+        entry.domain = vec![domain];
+        entry.spans = spans;
+        Ok(entry)
+    }
+
+    fn with_units(&self, class: Class, reason: String, variants: &Variants) -> Entry {
+        self.entry(class, reason, variants.units())
+    }
+
+    fn proof_reason(&self, verdicts: &Verdicts, domain: Interval, spans: &[Span]) -> String {
+        let compared = verdicts.iter().filter(|(v, r)| r.is_ok() && (domain.min..=domain.max).contains(*v)).count();
+        let outside: Vec<String> =
+            verdicts.iter().filter_map(|(v, r)| r.as_ref().err().map(|why| format!("{v}: {why}"))).take(1).collect();
+        let end = outside.first().map(|o| format!("; not certified: {o}")).unwrap_or_default();
+        format!("{} spans; {compared} compiled values agree{end}", spans.len())
+    }
+
+    fn certify(
+        &self,
+        variants: &mut Variants,
+        analysis: &Analysis,
+        held: &[i128],
+    ) -> Result<(Interval, Verdicts), ConstError> {
+        let mut verdicts = Verdicts::new();
+        let seen: Vec<i128> = variants.values().collect();
+        for value in seen {
+            verdicts.insert(value, self.judge(variants, analysis, value));
+        }
+        for (value, words) in variants.forbidden() {
+            verdicts.insert(
+                value,
+                Err(format!("the source forbids it: {}", words.lines().next().unwrap_or("build error"))),
+            );
+        }
+        // Where a form has steps, the steps themselves are tried.
+        let steps: BTreeSet<i128> = analysis
+            .templates
+            .iter()
+            .flat_map(|t| t.numbers.values())
+            .flat_map(|form| form.steps(held.last().copied().unwrap_or(self.value.value)))
+            .filter(|v| *v > 0 && !verdicts.contains_key(v))
+            .take(4)
+            .collect();
+        let steps: Vec<i128> = steps.into_iter().collect();
+        variants.make(&steps)?;
+        for value in steps {
+            verdicts.insert(value, self.judge(variants, analysis, value));
+        }
+        let interval = domain::certify(self.value.value, &mut verdicts, |value| {
+            variants.make(&[value])?;
+            Ok(self.judge(variants, analysis, value))
+        })?;
+        Ok((interval, verdicts))
+    }
+
+    fn judge(&self, variants: &Variants, analysis: &Analysis, value: i128) -> Result<(), String> {
+        analyse::agrees(variants, analysis, value, &|template, value, variant, compiled| {
+            same(template, value, variant, compiled)
+        })
+    }
+
+    fn spans(
+        &self,
+        analysis: &Analysis,
+        addresses: &BTreeMap<usize, u64>,
+        deployed: &Deployed,
+        domain: Interval,
+        verdicts: &Verdicts,
+        held: &[i128],
+    ) -> Vec<Span> {
+        let base = text_base(deployed.image());
+        let agreeing = |v: &i128| (domain.min..=domain.max).contains(v) && verdicts.get(v).is_some_and(Result::is_ok);
+        let held_out = held.iter().filter(|v| agreeing(v)).count() as u32;
+        let all = verdicts.keys().filter(|v| agreeing(v)).count() as u32;
+        let mut spans = Vec::new();
+        for (n, template) in analysis.templates.iter().enumerate() {
+            let Some(address) = addresses.get(&n) else { continue };
+            let Some(bytes) = deployed.image().bytes(*address, template.function.size as usize) else { continue };
+            for mut span in span::spans(template, address.wrapping_sub(base), &bytes) {
+                span.proof.variants = all - held_out;
+                span.proof.held_out = held_out;
+                spans.push(span);
+            }
+        }
+        spans
+    }
+}
+
+/// The address from which function offsets count: `_text` of the core image, the first code section of a module.
+pub fn text_base(image: &Image) -> u64 {
+    let named = image.symbols_named("_text").next().map(|s| s.address);
+    named.or_else(|| image.sections().iter().find(|s| s.exec).map(|s| s.address)).unwrap_or(0)
+}
+
+/// Units with a function that some of the values change.
+fn touched_units(variants: &Variants, values: &[i128]) -> BTreeSet<usize> {
+    analyse::analyse(variants, values).touched
+}
+
+/// Finds every changed function in the image, or the reason why that is not possible.
+fn locate(analysis: &Analysis, deployed: &Deployed) -> (BTreeMap<usize, u64>, Option<(Class, String)>) {
+    let mut addresses = BTreeMap::new();
+    let mut absent = Vec::new();
+    for (n, template) in analysis.templates.iter().enumerate() {
+        match deployed.find(&template.function) {
+            Match::Same(address) => {
+                addresses.insert(n, address);
+            }
+            Match::Absent => absent.push(template.function.name.clone()),
+            Match::Different { offset, why } => {
+                let reason = format!(
+                    "{}+{offset:#x}: {why}: the source, the configuration or the compiler is not this kernel's",
+                    template.function.name
+                );
+                return (addresses, Some((Class::Foreign, reason)));
+            }
+        }
+    }
+    if let Some(name) = absent.first() {
+        let reason = format!("the image has no function {name}");
+        return (addresses, Some((Class::Absent, reason)));
+    }
+    (addresses, None)
+}
+
+/// Whether a variant of another shape does what the template says.
+fn same(template: &Template, value: i128, variant: &Function, compiled: &Compiled) -> Result<(), String> {
+    let _ = (template, value, variant, compiled);
+    Err("not compared further".into())
+}
+
+fn find_file(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+    let mut pending = vec![directory.to_path_buf()];
+    while let Some(next) = pending.pop() {
+        for entry in std::fs::read_dir(&next).ok()?.flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                pending.push(entry.path());
+            } else if entry.file_name().to_str().is_some_and(wanted) {
+                return Some(entry.path());
+            }
+        }
+    }
+    None
+}
+
+/// The kinds that a site can have, for messages.
+pub fn kind_word(kind: SiteKind) -> &'static str {
+    kind.word()
+}

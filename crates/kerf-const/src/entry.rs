@@ -1,0 +1,234 @@
+//! Entries: what is known and proved of one constant in one image. The rows of the scope table.
+
+use serde::{Deserialize, Serialize};
+
+use crate::align::Slot;
+use crate::form::Form;
+use crate::site::SiteKind;
+
+/// What can be done with a constant, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Every place in the code is known, and the code with another number there is what the compiler makes.
+    Proved,
+    /// The value decides the size or layout of a type.
+    Layout,
+    /// The compiler put the value into a variable.
+    Data,
+    /// No variant changes any code: the value has no effect of its own.
+    Shadowed,
+    /// No code of this image uses it.
+    Absent,
+    /// Changing it while the kernel runs is not safe: it reaches an allocation, an index, a lock, NMI or probe code.
+    Sensitive,
+    /// The variants' code does not align with the deployed code.
+    Shape,
+    /// The source is not this kernel's.
+    Foreign,
+}
+
+impl Class {
+    /// The word that tables and JSON use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::Proved => "proved",
+            Class::Layout => "layout",
+            Class::Data => "data",
+            Class::Shadowed => "shadowed",
+            Class::Absent => "absent",
+            Class::Sensitive => "sensitive",
+            Class::Shape => "shape",
+            Class::Foreign => "foreign",
+        }
+    }
+}
+
+/// The image that an entry belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageName {
+    /// Hexadecimal build id.
+    pub build_id: String,
+    /// The kernel's release, for example `6.12.117+deb12-amd64`.
+    pub release: String,
+    /// The module, if the code is not in the core image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+}
+
+/// Values from `min` to `max`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Smallest value.
+    pub min: i128,
+    /// Largest value.
+    pub max: i128,
+}
+
+/// How the deployed instruction is made to hold another number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateKind {
+    /// The number is what the instruction writes to a register.
+    Overwrite,
+    /// The number is combined with a register in a way that can be undone.
+    Reverse,
+    /// The number is combined with a register in a way that loses information.
+    Capture,
+    /// The number only decides the condition flags.
+    Flags,
+    /// The number is stored to memory.
+    Store,
+}
+
+/// A number in an instruction that follows from V.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Iv {
+    /// How it follows.
+    #[serde(flatten)]
+    pub form: Form,
+    /// Offset of the instruction from the function's start.
+    pub offset: u64,
+    /// Which number of the instruction.
+    pub slot: SlotName,
+    /// The bits of the operand that count.
+    pub bits: u32,
+    /// The number in the deployed code, sign-extended.
+    pub stock: i64,
+    /// Offset of the field in the instruction, in bytes; `None` if the encoding has no such field.
+    pub field: Option<(u8, u8)>,
+}
+
+/// [`Slot`] as tables write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlotName {
+    /// The immediate operand.
+    Immediate,
+    /// The displacement of the memory operand.
+    Displacement,
+}
+
+impl From<Slot> for SlotName {
+    fn from(slot: Slot) -> SlotName {
+        match slot {
+            Slot::Immediate => SlotName::Immediate,
+            Slot::Displacement => SlotName::Displacement,
+        }
+    }
+}
+
+/// A bounded operation that gives the span another value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Offset of the instruction from the function's start.
+    pub offset: u64,
+    /// What the operation changes.
+    pub kind: UpdateKind,
+}
+
+/// What was checked of a span.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Compiled values that the fit used and reproduces.
+    pub variants: u32,
+    /// Compiled values that no fit had seen and that agree.
+    pub held_out: u32,
+    /// Whether the solver proved the span's claims.
+    pub smt: bool,
+    /// Random states on which this processor agreed.
+    pub native: u32,
+}
+
+/// A place in the code that the constant reaches: single entry, single exit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The function.
+    pub function: String,
+    /// Offset of the function from `_text`, or from the module's text.
+    pub function_offset: u64,
+    /// Offset of the first byte from the function's start.
+    pub start: u64,
+    /// Offset after the last byte.
+    pub end: u64,
+    /// The deployed bytes of the span, hexadecimal.
+    pub bytes: String,
+    /// What the span computes, in V and the state at its entry.
+    pub expression: String,
+    /// The numbers that follow from V.
+    pub iv: Vec<Iv>,
+    /// The operations that change them.
+    pub updates: Vec<Update>,
+    /// What was checked.
+    pub proof: Proof,
+    /// The deployed bytes around the span that a detour may take, whole instructions, hexadecimal.
+    pub window: Window,
+}
+
+/// Whole instructions of the deployed code that hold a span and are long enough for a jump.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Offset of the first byte from the function's start.
+    pub start: u64,
+    /// The deployed bytes, hexadecimal; empty if there is no window.
+    pub bytes: String,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refused: String,
+}
+
+/// What is known of one constant in one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// `file:Lline:value:index`.
+    pub id: String,
+    /// The name in the source, if it has one.
+    pub name: Option<String>,
+    /// The file that writes the value.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The deployed value.
+    pub value: i128,
+    /// How the source writes it.
+    pub kind: SiteKind,
+    /// What can be done with it.
+    pub class: Class,
+    /// Why.
+    pub reason: String,
+    /// The image.
+    pub image: ImageName,
+    /// The values for which the entry stands for what the compiler makes; empty unless proved.
+    pub domain: Vec<Interval>,
+    /// The places in the code.
+    pub spans: Vec<Span>,
+    /// The units whose code it reaches.
+    pub units: Vec<String>,
+    /// The text of the site in the source.
+    pub text: String,
+}
+
+impl Entry {
+    /// The name that people use.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.id)
+    }
+
+    /// Whether a value is certified.
+    pub fn certifies(&self, value: i128) -> bool {
+        self.domain.iter().any(|i| (i.min..=i.max).contains(&value))
+    }
+}
+
+/// Bytes as lower-case hexadecimal.
+pub fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Reads what [`to_hex`] wrote.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|n| u8::from_str_radix(&text[n..n + 2], 16).ok()).collect()
+}

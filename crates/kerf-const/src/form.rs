@@ -1,0 +1,382 @@
+//! Forms: how a number in the code follows from the constant's value V, fitted over compiled variants.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// IV as a function of V. All arithmetic is exact; the result is then cut to the operand's width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "form", rename_all = "kebab-case")]
+pub enum Form {
+    /// `a·V + b`.
+    Affine {
+        /// Factor.
+        a: i128,
+        /// Summand.
+        b: i128,
+    },
+    /// `⌊(V + b) / a⌋ + c`; a ceiling division has `b = a − 1`.
+    Quotient {
+        /// Divisor, at least 2.
+        a: i128,
+        /// Added before the division.
+        b: i128,
+        /// Added after it.
+        c: i128,
+    },
+    /// `⌊a / V⌋ + b`.
+    Reciprocal {
+        /// Dividend.
+        a: i128,
+        /// Summand.
+        b: i128,
+    },
+    /// `a·2^V + b`.
+    Power {
+        /// Factor.
+        a: i128,
+        /// Summand.
+        b: i128,
+    },
+    /// `⌊log2 V⌋ + b`.
+    Logarithm {
+        /// Summand.
+        b: i128,
+    },
+    /// `⌊log2 ⌊a / V⌋⌋ + b`.
+    ReciprocalLogarithm {
+        /// Dividend.
+        a: i128,
+        /// Summand.
+        b: i128,
+    },
+}
+
+impl Form {
+    /// IV for a value of V; `None` where the form has no value (division by zero, too large a shift).
+    pub fn apply(&self, v: i128) -> Option<i128> {
+        match *self {
+            Form::Affine { a, b } => a.checked_mul(v)?.checked_add(b),
+            Form::Quotient { a, b, c } => v.checked_add(b)?.checked_div_euclid(a)?.checked_add(c),
+            Form::Reciprocal { a, b } => (v > 0).then(|| a / v + b),
+            Form::Power { a, b } => {
+                a.checked_mul(1i128.checked_shl(u32::try_from(v).ok().filter(|s| *s < 100)?)?)?.checked_add(b)
+            }
+            Form::Logarithm { b } => (v > 0).then(|| i128::from(v.ilog2()) + b),
+            Form::ReciprocalLogarithm { a, b } => (v > 0 && a / v > 0).then(|| i128::from((a / v).ilog2()) + b),
+        }
+    }
+
+    /// The word that JSON uses and the two main parameters.
+    pub fn parts(&self) -> (&'static str, i128, i128) {
+        match *self {
+            Form::Affine { a, b } => ("affine", a, b),
+            Form::Quotient { a, b, .. } => ("quotient", a, b),
+            Form::Reciprocal { a, b } => ("reciprocal", a, b),
+            Form::Power { a, b } => ("power", a, b),
+            Form::Logarithm { b } => ("logarithm", 1, b),
+            Form::ReciprocalLogarithm { a, b } => ("reciprocal-logarithm", a, b),
+        }
+    }
+
+    /// Values of V around `near` where a step form changes its result: the places at which a wrong form shows.
+    pub fn steps(&self, near: i128) -> Vec<i128> {
+        match *self {
+            Form::Quotient { a, b, .. } => {
+                let multiple = (near + b).div_euclid(a) + 1;
+                let edge = multiple * a - b;
+                vec![edge - 1, edge]
+            }
+            Form::Reciprocal { a, .. } | Form::ReciprocalLogarithm { a, .. } if near > 0 && a > 0 => {
+                let edge = a / (a / near).max(1);
+                vec![edge, edge + 1]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn scaled(f: &mut fmt::Formatter<'_>, a: i128, what: &str) -> fmt::Result {
+    match a {
+        1 => f.write_str(what),
+        -1 => write!(f, "−{what}"),
+        a if a < 0 => write!(f, "−{}{what}", -a),
+        a => write!(f, "{a}{what}"),
+    }
+}
+
+fn plus(f: &mut fmt::Formatter<'_>, b: i128) -> fmt::Result {
+    match b {
+        0 => Ok(()),
+        b if b < 0 => write!(f, " − {}", -b),
+        b => write!(f, " + {b}"),
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Form::Affine { a: 0, b } => write!(f, "{b}"),
+            Form::Affine { a: -1, b: -1 } => f.write_str("~V"),
+            Form::Affine { a, b } => {
+                scaled(f, a, "V")?;
+                plus(f, b)
+            }
+            Form::Quotient { a, b, c } => {
+                if b == a - 1 {
+                    write!(f, "⌈V / {a}⌉")?;
+                } else if b == 0 {
+                    write!(f, "⌊V / {a}⌋")?;
+                } else {
+                    f.write_str("⌊(V")?;
+                    plus(f, b)?;
+                    write!(f, ") / {a}⌋")?;
+                }
+                plus(f, c)
+            }
+            Form::Reciprocal { a, b } => {
+                write!(f, "⌊{a} / V⌋")?;
+                plus(f, b)
+            }
+            Form::Power { a, b } => {
+                if a == 1 {
+                    f.write_str("2^V")?
+                } else {
+                    scaled(f, a, "·2^V")?
+                }
+                plus(f, b)
+            }
+            Form::Logarithm { b } => {
+                f.write_str("⌊log2 V⌋")?;
+                plus(f, b)
+            }
+            Form::ReciprocalLogarithm { a, b } => {
+                write!(f, "⌊log2 ⌊{a} / V⌋⌋")?;
+                plus(f, b)
+            }
+        }
+    }
+}
+
+/// Cuts a number to `bits` and reads it as signed.
+pub fn wrap(value: i128, bits: u32) -> i64 {
+    let bits = bits.clamp(1, 64);
+    let cut = (value as u64) << (64 - bits);
+    (cut as i64) >> (64 - bits)
+}
+
+/// One observation: V and the number in the code, sign-extended.
+pub type Point = (i128, i64);
+
+fn reproduces(form: &Form, points: &[Point], bits: u32) -> bool {
+    points.iter().all(|(v, iv)| form.apply(*v).is_some_and(|x| wrap(x, bits) == wrap(i128::from(*iv), bits)))
+}
+
+/// Fits a form over at least three points of different V: the first that reproduces all of them, simplest first.
+///
+/// `bits` is the width of the operand. Returns `None` if no form does: the number is shown as not understood.
+pub fn fit(points: &[Point], bits: u32) -> Option<Form> {
+    let mut points = points.to_vec();
+    points.sort();
+    points.dedup();
+    if points.windows(2).any(|w| w[0].0 == w[1].0) || points.len() < 3 {
+        return None;
+    }
+    let readings = [points.clone(), points.iter().map(|(v, iv)| (*v, unsigned(*iv, bits))).collect()];
+    let mut candidates = Vec::new();
+    for reading in &readings {
+        candidates.extend(affine(reading, bits));
+    }
+    for reading in &readings {
+        candidates.extend(quotients(reading));
+        candidates.extend(reciprocals(reading));
+        candidates.extend(powers(reading));
+        candidates.extend(logarithms(reading));
+    }
+    candidates.into_iter().find(|form| reproduces(form, &points, bits))
+}
+
+fn unsigned(iv: i64, bits: u32) -> i64 {
+    if bits >= 64 { iv } else { (iv as u64 & ((1u64 << bits) - 1)) as i64 }
+}
+
+fn affine(points: &[Point], bits: u32) -> Vec<Form> {
+    let mut found = Vec::new();
+    for pair in points.windows(2) {
+        let ((v0, i0), (v1, i1)) = (pair[0], pair[1]);
+        let (dv, di) = (v1 - v0, i128::from(i1) - i128::from(i0));
+        // The numbers may have wrapped at the operand's width between the two points.
+        let turn = 1i128 << bits.min(64);
+        for di in [di, di + turn, di - turn] {
+            if di % dv == 0 {
+                let a = di / dv;
+                found.push(Form::Affine { a, b: i128::from(i0) - a * v0 });
+            }
+        }
+    }
+    found.sort_by_key(|f| match f {
+        Form::Affine { a, .. } => a.unsigned_abs(),
+        _ => u128::MAX,
+    });
+    found.dedup();
+    found
+}
+
+fn quotients(points: &[Point]) -> Vec<Form> {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
+    let rise = i128::from(last.1) - i128::from(first.1);
+    if rise <= 0 {
+        return Vec::new();
+    }
+    let span = last.0 - first.0;
+    let (low, high) = (span / (rise + 1), span / (rise - 1).max(1) + 1);
+    let mut found = Vec::new();
+    for a in low.max(2)..=high.min(low + 4096) {
+        for c in [0, -1, 1] {
+            // Each point confines b to a interval of `a` numbers; the form is known when they meet in a usual one.
+            let lower = points.iter().map(|(v, iv)| (i128::from(*iv) - c) * a - v).max().unwrap_or(0);
+            let upper = points.iter().map(|(v, iv)| (i128::from(*iv) - c) * a - v + a - 1).min().unwrap_or(-1);
+            if lower > upper {
+                continue;
+            }
+            let usual = [0, a - 1, a / 2].into_iter().find(|b| (lower..=upper).contains(b));
+            if let Some(b) = usual.or((lower == upper).then_some(lower)) {
+                found.push(Form::Quotient { a, b, c });
+            }
+        }
+    }
+    found
+}
+
+fn reciprocals(points: &[Point]) -> Vec<Form> {
+    if points.iter().any(|(v, iv)| *v <= 0 || *iv < -1) {
+        return Vec::new();
+    }
+    [0, -1, 1]
+        .into_iter()
+        .filter_map(|b| {
+            let lower = points.iter().map(|(v, iv)| (i128::from(*iv) - b) * v).max()?;
+            let upper = points.iter().map(|(v, iv)| (i128::from(*iv) - b + 1) * v - 1).min()?;
+            (lower <= upper).then(|| Form::Reciprocal { a: round_number(lower, upper), b })
+        })
+        .collect()
+}
+
+/// The roundest number of an interval: the one that a person would have written.
+fn round_number(lower: i128, upper: i128) -> i128 {
+    let mut step = 1i128;
+    while let Some(next) = step.checked_mul(10) {
+        if upper.div_euclid(next) * next < lower {
+            break;
+        }
+        step = next;
+    }
+    upper.div_euclid(step) * step
+}
+
+fn powers(points: &[Point]) -> Vec<Form> {
+    let (Some(p), Some(q)) = (points.first(), points.get(1)) else { return Vec::new() };
+    if p.0 < 0 || points.iter().any(|(v, _)| *v > 62) {
+        return Vec::new();
+    }
+    let rise = i128::from(q.1) - i128::from(p.1);
+    let unit = (1i128 << q.0) - (1i128 << p.0);
+    if unit == 0 || rise % unit != 0 || rise == 0 {
+        return Vec::new();
+    }
+    let a = rise / unit;
+    vec![Form::Power { a, b: i128::from(p.1) - a * (1i128 << p.0) }]
+}
+
+fn logarithms(points: &[Point]) -> Vec<Form> {
+    let Some((v, iv)) = points.iter().find(|(v, _)| *v > 0) else { return Vec::new() };
+    let mut found = vec![Form::Logarithm { b: i128::from(*iv) - i128::from(v.ilog2()) }];
+    for b in [0, -1, 1] {
+        // 2^(iv−b) ≤ a / V < 2^(iv−b+1) confines the dividend.
+        let bound = |extra: i128| {
+            points.iter().map(move |(v, iv)| {
+                let exponent = u32::try_from(i128::from(*iv) - b + extra).ok().filter(|e| *e < 64)?;
+                Some(v.checked_mul(1i128 << exponent)? - extra)
+            })
+        };
+        let lower: Option<Vec<i128>> = bound(0).collect();
+        let upper: Option<Vec<i128>> = bound(1).collect();
+        if let (Some(lower), Some(upper)) = (lower, upper)
+            && let (Some(l), Some(u)) = (lower.iter().max(), upper.iter().min())
+            && l <= u
+        {
+            found.push(Form::ReciprocalLogarithm { a: round_number(*l, *u), b });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn points(form: Form, values: &[i128], bits: u32) -> Vec<Point> {
+        values.iter().map(|v| (*v, wrap(form.apply(*v).unwrap(), bits))).collect()
+    }
+
+    #[test]
+    fn the_plug_limit_is_minus_v_and_twice_v() {
+        assert_eq!(fit(&[(32, -32), (33, -33), (4, -4), (63, -63)], 32), Some(Form::Affine { a: -1, b: 0 }));
+        assert_eq!(fit(&[(32, 64), (33, 66), (4, 8)], 32), Some(Form::Affine { a: 2, b: 0 }));
+    }
+
+    #[test]
+    fn milliseconds_to_jiffies_is_a_ceiling() {
+        let seen = [(2, 1), (3, 1), (5, 2), (8, 2), (100, 25), (2000, 500)];
+        assert_eq!(fit(&seen, 64), Some(Form::Quotient { a: 4, b: 3, c: 0 }));
+        assert_eq!(fit(&seen, 64).unwrap().to_string(), "⌈V / 4⌉");
+    }
+
+    #[test]
+    fn clamped_values_fit_nothing() {
+        assert_eq!(fit(&[(1, 1), (2, 2), (3, 3), (100, 100), (200, 128), (300, 128)], 32), None);
+    }
+
+    #[test]
+    fn two_points_prove_nothing() {
+        assert_eq!(fit(&[(1, 1), (2, 2)], 32), None);
+    }
+
+    #[test]
+    fn packed_fields_are_affine() {
+        let seen = [(50, 0x32_0000_00fa), (51, 0x33_0000_00fa), (100, 0x64_0000_00fa)];
+        assert_eq!(fit(&seen, 64), Some(Form::Affine { a: 1 << 32, b: 0xfa }));
+    }
+
+    proptest! {
+        #[test]
+        fn affine_forms_are_found_even_when_they_wrap(a in -70000i128..70000, b in -70000i128..70000, bits in prop_oneof![Just(16u32), Just(32), Just(64)]) {
+            prop_assume!(a != 0);
+            let values = [1, 2, 3, 10, 11, 1000, 4097];
+            let seen = points(Form::Affine { a, b }, &values, bits);
+            let found = fit(&seen, bits).unwrap();
+            for v in 0..5000 {
+                prop_assert_eq!(wrap(found.apply(v).unwrap_or(i128::MAX), bits), wrap(a * v + b, bits));
+            }
+        }
+
+        #[test]
+        fn every_fit_reproduces_its_points(ivs in proptest::collection::vec(any::<i16>(), 5)) {
+            let seen: Vec<Point> = ivs.iter().enumerate().map(|(n, iv)| (n as i128 * 7 + 1, i64::from(*iv))).collect();
+            if let Some(form) = fit(&seen, 64) {
+                for (v, iv) in seen {
+                    prop_assert_eq!(form.apply(v), Some(i128::from(iv)));
+                }
+            }
+        }
+
+        #[test]
+        fn step_forms_are_found(a in 2i128..300, kind in 0..2) {
+            let form = Form::Quotient { a, b: if kind == 0 { 0 } else { a - 1 }, c: 0 };
+            let values: Vec<i128> = [1, a - 1, a, a + 1, 2 * a - 1, 2 * a, 2 * a + 1, 1000 * a, 1000 * a + 1].to_vec();
+            let mut values = values; values.sort(); values.dedup();
+            prop_assert_eq!(fit(&points(form, &values, 64), 64), Some(form));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Fast word search over a kernel source tree.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use regex::bytes::Regex;
+
+use crate::error::ConstError;
+
+/// Directories that no x86 kernel compiles code from.
+const SKIPPED: [&str; 7] = ["Documentation", "tools", "scripts", "samples", "usr", "LICENSES", ".git"];
+
+/// Reads one source file of the tree, tolerating bytes that are not UTF-8.
+pub fn read_source(tree: &Path, file: &str) -> Result<String, ConstError> {
+    let path = tree.join(file);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            Ok(String::from_utf8(bytes).unwrap_or_else(|e| e.into_bytes().iter().map(|b| *b as char).collect()))
+        }
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(ConstError::NoSuchFile { file: file.into(), tree: tree.into() })
+        }
+        Err(source) => Err(ConstError::Io { what: "read", path, source }),
+    }
+}
+
+/// All `.c` and `.h` files that an x86 build can see, relative to the tree, sorted.
+pub fn source_files(tree: &Path) -> Result<Vec<String>, ConstError> {
+    let mut files = Vec::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(directory) = pending.pop() {
+        let path = tree.join(&directory);
+        let entries =
+            fs::read_dir(&path).map_err(|source| ConstError::Io { what: "list", path: path.clone(), source })?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let relative = directory.join(name);
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                let skipped = directory.as_os_str().is_empty() && SKIPPED.contains(&name);
+                let foreign = directory.as_os_str() == "arch" && name != "x86";
+                if !skipped && !foreign {
+                    pending.push(relative);
+                }
+            } else if kind.is_file() && (name.ends_with(".c") || name.ends_with(".h")) && !name.ends_with(".mod.c") {
+                files.push(relative.to_string_lossy().into_owned());
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Applies `look` to the bytes of every source file on all processors and collects what it returns.
+fn scan<T: Send>(tree: &Path, files: &[String], look: impl Fn(&str, &[u8]) -> Option<T> + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Ok(bytes) = fs::read(tree.join(file)) else { continue };
+                    if let Some(item) = look(file, &bytes)
+                        && let Ok(mut found) = found.lock()
+                    {
+                        found.push(item);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_default()
+}
+
+fn word_regex(words: &[String]) -> Result<Regex, ConstError> {
+    let any: Vec<String> = words.iter().map(|w| regex::escape(w)).collect();
+    Regex::new(&format!(r"\b(?:{})\b", any.join("|"))).map_err(|e| ConstError::Internal(format!("word search: {e}")))
+}
+
+/// The source files that contain one of the words, sorted.
+pub fn files_with_words(tree: &Path, words: &[String]) -> Result<Vec<String>, ConstError> {
+    let regex = word_regex(words)?;
+    let files = source_files(tree)?;
+    let mut found = scan(tree, &files, |file, bytes| regex.is_match(bytes).then(|| file.to_string()));
+    found.sort();
+    Ok(found)
+}
+
+/// Names of macros in the tree that look like `name`: at most eight, nearest first.
+pub fn similar_macros(tree: &Path, name: &str) -> Result<Vec<String>, ConstError> {
+    let regex =
+        Regex::new(r"(?m)^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+\S").map_err(|e| ConstError::Internal(e.to_string()))?;
+    let files = source_files(tree)?;
+    let wanted = name.to_ascii_uppercase();
+    let near = scan(tree, &files, |_, bytes| {
+        let names: Vec<(usize, String)> = regex
+            .captures_iter(bytes)
+            .filter_map(|c| std::str::from_utf8(c.get(1)?.as_bytes()).ok().map(str::to_string))
+            .filter(|n| n.len().abs_diff(name.len()) <= 4)
+            .map(|n| (strsim::damerau_levenshtein(&n.to_ascii_uppercase(), &wanted), n))
+            .filter(|(distance, _)| *distance <= 2 + name.len() / 8)
+            .collect();
+        (!names.is_empty()).then_some(names)
+    });
+    let sorted: BTreeSet<(usize, String)> = near.into_iter().flatten().collect();
+    Ok(sorted.into_iter().map(|(_, n)| n).take(8).collect())
+}

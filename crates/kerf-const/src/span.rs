@@ -1,0 +1,238 @@
+//! Critical spans: the instructions of a function that a constant reaches, and the window around them for a detour.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+use crate::align::{self, Slot};
+use crate::analyse::{Number, Template};
+use crate::code::Function;
+use crate::entry::{Iv, Proof, Span, Update, UpdateKind, Window, to_hex};
+
+/// Bytes of the jump that a detour begins with.
+pub const JUMP: usize = 5;
+
+/// A span covers no more instructions than this between two numbers of one constant.
+const MOST_GAP: usize = 4;
+
+/// Builds the spans of a template. `deployed` are the bytes of the function in the image, `function_offset` its place.
+pub fn spans(template: &Template, function_offset: u64, deployed: &[u8]) -> Vec<Span> {
+    let code = &template.function.code;
+    let flow = Flow::new(&template.function);
+    let mut groups: Vec<Vec<Number>> = Vec::new();
+    for number in template.numbers.keys() {
+        match groups.last_mut() {
+            Some(group) if group.last().is_some_and(|last| joined(code_of(template), &flow, last.0, number.0)) => {
+                group.push(*number)
+            }
+            _ => groups.push(vec![*number]),
+        }
+    }
+    groups
+        .into_iter()
+        .filter_map(|group| {
+            let (first, last) = (code.get(group.first()?.0)?, code.get(group.last()?.0)?);
+            let (start, end) = (first.offset(), last.offset() + last.insn.len() as u64);
+            Some(Span {
+                function: template.function.name.clone(),
+                function_offset,
+                start,
+                end,
+                bytes: to_hex(deployed.get(start as usize..end as usize)?),
+                expression: expression(template, &group),
+                iv: group.iter().map(|n| iv(template, *n)).collect(),
+                updates: updates(template, &group),
+                proof: Proof::default(),
+                window: window(&template.function, &flow, group.first()?.0, group.last()?.0, deployed),
+            })
+        })
+        .collect()
+}
+
+fn code_of(template: &Template) -> &Function {
+    &template.function
+}
+
+/// Two numbers belong to one span if the second instruction takes up what the first computed, with nothing entering
+/// between them.
+fn joined(function: &Function, flow: &Flow, first: usize, second: usize) -> bool {
+    if first == second {
+        return true;
+    }
+    if second - first > MOST_GAP || (first + 1..=second).any(|n| flow.targets.contains(&n)) {
+        return false;
+    }
+    if (first..second).any(|n| function.code[n].insn.flow_control() != FlowControl::Next) {
+        return false;
+    }
+    let written = accessed(&function.code[first].insn, true);
+    let read = accessed(&function.code[second].insn, false);
+    written.intersection(&read).next().is_some()
+}
+
+/// The full registers that an instruction reads or writes.
+pub fn accessed(insn: &Instruction, writes: bool) -> BTreeSet<Register> {
+    let mut factory = InstructionInfoFactory::new();
+    factory
+        .info(insn)
+        .used_registers()
+        .iter()
+        .filter(|r| match r.access() {
+            OpAccess::Read | OpAccess::CondRead => !writes,
+            OpAccess::Write | OpAccess::CondWrite => writes,
+            OpAccess::ReadWrite | OpAccess::ReadCondWrite => true,
+            _ => false,
+        })
+        .map(|r| r.register().full_register())
+        .filter(|r| r.is_gpr())
+        .collect()
+}
+
+fn iv(template: &Template, number: Number) -> Iv {
+    let insn = &template.function.code[number.0];
+    let stock = align::numbers(insn).into_iter().find(|(s, _)| *s == number.1).map_or(0, |(_, n)| n);
+    Iv {
+        form: template.numbers[&number],
+        offset: insn.offset(),
+        slot: number.1.into(),
+        bits: template.bits(number),
+        stock,
+        field: field(&insn.insn, &insn.bytes, number.1),
+    }
+}
+
+/// Offset and size of a number in an instruction's encoding.
+fn field(insn: &Instruction, bytes: &[u8], slot: Slot) -> Option<(u8, u8)> {
+    let mut decoder = iced_x86::Decoder::new(64, bytes, iced_x86::DecoderOptions::NONE);
+    let decoded = decoder.decode();
+    let offsets = decoder.get_constant_offsets(&decoded);
+    debug_assert_eq!(decoded.code(), insn.code());
+    match slot {
+        Slot::Immediate if offsets.has_immediate() => {
+            Some((offsets.immediate_offset() as u8, offsets.immediate_size() as u8))
+        }
+        Slot::Displacement if offsets.has_displacement() => {
+            Some((offsets.displacement_offset() as u8, offsets.displacement_size() as u8))
+        }
+        _ => None,
+    }
+}
+
+fn updates(template: &Template, group: &[Number]) -> Vec<Update> {
+    let indexes: BTreeSet<usize> = group.iter().map(|n| n.0).collect();
+    indexes
+        .into_iter()
+        .map(|n| {
+            let insn = &template.function.code[n];
+            Update { offset: insn.offset(), kind: kind(&insn.insn) }
+        })
+        .collect()
+}
+
+fn kind(insn: &Instruction) -> UpdateKind {
+    match insn.mnemonic() {
+        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt => UpdateKind::Flags,
+        _ if insn.op0_kind() == OpKind::Memory => UpdateKind::Store,
+        Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx => UpdateKind::Overwrite,
+        Mnemonic::Imul if insn.op_count() == 3 => UpdateKind::Overwrite,
+        Mnemonic::Add | Mnemonic::Sub | Mnemonic::Xor | Mnemonic::Rol | Mnemonic::Ror => UpdateKind::Reverse,
+        _ => UpdateKind::Capture,
+    }
+}
+
+/// The span in readable algebra: each instruction with the number written as a function of V.
+fn expression(template: &Template, group: &[Number]) -> String {
+    let mut by_instruction: BTreeMap<usize, Vec<Number>> = BTreeMap::new();
+    for number in group {
+        by_instruction.entry(number.0).or_default().push(*number);
+    }
+    let parts: Vec<String> = by_instruction
+        .iter()
+        .map(|(index, numbers)| {
+            let insn = &template.function.code[*index].insn;
+            let form = |slot: Slot| {
+                numbers.iter().find(|n| n.1 == slot).map(|n| {
+                    let text = template.numbers[n].to_string();
+                    if text.contains(' ') { format!("({text})") } else { text }
+                })
+            };
+            crate::algebra::assignment(insn, form(Slot::Immediate).as_deref(), form(Slot::Displacement).as_deref())
+        })
+        .collect();
+    parts.join("; ")
+}
+
+/// Where control can come from other than the instruction before.
+pub struct Flow {
+    /// Indexes of instructions that a branch of the function goes to.
+    pub targets: BTreeSet<usize>,
+}
+
+impl Flow {
+    /// Collects the branch targets of a function.
+    pub fn new(function: &Function) -> Flow {
+        let targets = function
+            .code
+            .iter()
+            .filter_map(|i| i.branch_target())
+            .filter_map(|t| function.code.binary_search_by_key(&t, |i| i.offset()).ok())
+            .collect();
+        Flow { targets }
+    }
+}
+
+/// The smallest run of whole instructions that covers the span and holds a jump: instructions before or after it are
+/// taken in where nothing jumps into the run and the kernel does not patch them itself.
+fn window(function: &Function, flow: &Flow, first: usize, last: usize, deployed: &[u8]) -> Window {
+    let refused = |why: String| Window { start: 0, bytes: String::new(), refused: why };
+    let code = &function.code;
+    let length = |a: usize, b: usize| (code[b].offset() + code[b].insn.len() as u64 - code[a].offset()) as usize;
+    let obstacle = |n: usize| -> Option<&'static str> {
+        let insn = &code[n];
+        let flow_control = insn.insn.flow_control();
+        match () {
+            _ if insn.patched => Some("the kernel patches an instruction of it itself"),
+            _ if matches!(flow_control, FlowControl::Call | FlowControl::IndirectCall) => Some("a call lies in it"),
+            _ if matches!(
+                flow_control,
+                FlowControl::Return | FlowControl::IndirectBranch | FlowControl::Interrupt | FlowControl::Exception
+            ) =>
+            {
+                Some("the function leaves inside it")
+            }
+            _ => None,
+        }
+    };
+    for n in first..=last {
+        if let Some(why) = obstacle(n) {
+            return refused(why.into());
+        }
+    }
+    if let Some(n) = (first + 1..=last).find(|n| flow.targets.contains(n)) {
+        return refused(format!("a jump goes to {}+{:#x}, inside it", function.name, code[n].offset()));
+    }
+    let (mut a, mut b) = (first, last);
+    let mut why = "the function ends before a jump fits";
+    while length(a, b) < JUMP {
+        let ends = |n: usize| code[n].insn.flow_control() == FlowControl::UnconditionalBranch;
+        let next = b + 1;
+        if next < code.len() && !ends(b) && !flow.targets.contains(&next) && obstacle(next).is_none() {
+            b = next;
+            continue;
+        }
+        // Backwards: what was the first instruction becomes an inner one, so nothing may jump to it.
+        if a > 0 && !flow.targets.contains(&a) && obstacle(a - 1).is_none() && !ends(a - 1) {
+            a -= 1;
+            continue;
+        }
+        if next < code.len() && flow.targets.contains(&next) {
+            why = "a jump goes to the instruction after it";
+        }
+        return refused(format!("{} bytes are too few for a jump and {why}", length(a, b)));
+    }
+    let (start, end) = (code[a].offset(), code[b].offset() + code[b].insn.len() as u64);
+    match deployed.get(start as usize..end as usize) {
+        Some(bytes) => Window { start, bytes: to_hex(bytes), refused: String::new() },
+        None => refused("the image ends inside the function".into()),
+    }
+}

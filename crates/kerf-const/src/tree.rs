@@ -1,0 +1,309 @@
+//! The prepared kernel source: what it is, which object a unit becomes, and the command that compiles it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use regex::Regex;
+
+use crate::error::ConstError;
+
+/// A kernel source that is configured and prepared (`make olddefconfig prepare`).
+#[derive(Debug)]
+pub struct Tree {
+    root: PathBuf,
+    version: String,
+    config: HashMap<String, String>,
+    commands: Mutex<HashMap<String, Vec<String>>>,
+    make: Mutex<()>,
+}
+
+/// Where the build puts the code of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Linked into the kernel image.
+    Core,
+    /// Linked into the module of this name (without `.ko`).
+    Module(String),
+    /// Not built with this configuration.
+    Nowhere,
+}
+
+impl Tree {
+    /// Opens a source tree.
+    ///
+    /// # Errors
+    /// [`ConstError::BadTree`] if it is not a kernel source, not configured or not prepared.
+    pub fn open(root: &Path) -> Result<Tree, ConstError> {
+        let bad = |why: &str| ConstError::BadTree { tree: root.into(), why: why.into() };
+        let root = root.canonicalize().map_err(|_| bad("there is no such directory"))?;
+        let makefile = fs::read_to_string(root.join("Makefile")).map_err(|_| bad("it has no Makefile"))?;
+        let part = |name: &str| {
+            makefile
+                .lines()
+                .find_map(|l| l.strip_prefix(name)?.trim_start().strip_prefix('=').map(|v| v.trim().to_string()))
+        };
+        let (Some(version), Some(patch)) = (part("VERSION"), part("PATCHLEVEL")) else {
+            return Err(bad("its Makefile names no kernel version"));
+        };
+        let text = fs::read_to_string(root.join(".config"))
+            .map_err(|_| bad("it has no .config: copy the image's /boot/config-… there"))?;
+        if !root.join("include/generated/autoconf.h").exists() {
+            return Err(bad("it is not prepared: run `make olddefconfig prepare` in it"));
+        }
+        let config = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("CONFIG_")?.split_once('='))
+            .map(|(k, v)| (k.to_string(), v.trim_matches('"').to_string()))
+            .collect();
+        let sublevel = part("SUBLEVEL").unwrap_or_default();
+        Ok(Tree {
+            root,
+            version: format!("{version}.{patch}.{sublevel}"),
+            config,
+            commands: Mutex::default(),
+            make: Mutex::default(),
+        })
+    }
+
+    /// The top of the tree.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The kernel version that the tree's Makefile names, for example `6.12.117`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The value of a configuration option: `y`, `m`, a number or a string; `None` if it is off.
+    pub fn config(&self, option: &str) -> Option<&str> {
+        self.config.get(option).map(String::as_str)
+    }
+
+    /// Where the build puts the object of `unit` (a `.c` file relative to the tree).
+    pub fn destination(&self, unit: &str) -> Destination {
+        let Some(stem) = unit.strip_suffix(".c") else { return Destination::Nowhere };
+        let (directory, base) = stem.rsplit_once('/').unwrap_or(("", stem));
+        let object = self.object_destination(directory, base, 0);
+        match (&object, self.directory_state(directory)) {
+            (_, Destination::Nowhere) => Destination::Nowhere,
+            (Destination::Core, Destination::Module(_)) => Destination::Module(base.to_string()),
+            _ => object,
+        }
+    }
+
+    fn makefile(&self, directory: &str) -> Option<String> {
+        let text =
+            ["Kbuild", "Makefile"].iter().find_map(|f| fs::read_to_string(self.root.join(directory).join(f)).ok())?;
+        Some(text.replace("\\\n", " "))
+    }
+
+    /// The rules `variable += words` of a Makefile whose condition holds; conditions are `$(CONFIG_X)` in the name.
+    fn rules(&self, directory: &str) -> Vec<(String, char, Vec<String>)> {
+        let Some(text) = self.makefile(directory) else { return Vec::new() };
+        let Ok(rule) = Regex::new(
+            r"^\s*([\w./-]+?)-(y|m|objs|\$\(CONFIG_(\w+)\)|\$\(subst m,y,\$\(CONFIG_(\w+)\)\))\s*[:+]?=\s*(.*)$",
+        ) else {
+            return Vec::new();
+        };
+        text.lines()
+            .filter_map(|line| {
+                let c = rule.captures(line.split('#').next().unwrap_or(""))?;
+                let state = match (&c[2], c.get(3), c.get(4)) {
+                    (_, Some(option), _) => self.config(option.as_str())?.chars().next()?,
+                    (_, _, Some(option)) => self.config(option.as_str()).map(|_| 'y')?,
+                    ("m", ..) => 'm',
+                    _ => 'y',
+                };
+                matches!(state, 'y' | 'm')
+                    .then(|| (c[1].to_string(), state, c[5].split_whitespace().map(str::to_string).collect()))
+            })
+            .collect()
+    }
+
+    fn object_destination(&self, directory: &str, base: &str, depth: u8) -> Destination {
+        let wanted = format!("{base}.o");
+        for (variable, state, words) in self.rules(directory) {
+            if !words.contains(&wanted) {
+                continue;
+            }
+            match (variable.as_str(), state) {
+                ("obj" | "lib", 'y') => return Destination::Core,
+                ("obj" | "lib", _) => return Destination::Module(base.replace('-', "_")),
+                (composite, _) if depth < 4 => {
+                    let outer = self.object_destination(directory, composite, depth + 1);
+                    if outer != Destination::Nowhere {
+                        return outer;
+                    }
+                }
+                _ => {}
+            }
+        }
+        // Some objects are named with a path from a directory above.
+        if depth == 0
+            && let Some((above, last)) = directory.rsplit_once('/')
+        {
+            return self.object_destination(above, &format!("{last}/{base}"), 1);
+        }
+        Destination::Nowhere
+    }
+
+    /// Whether the build descends into a directory.
+    fn directory_state(&self, directory: &str) -> Destination {
+        let Some((above, last)) = directory.rsplit_once('/') else { return Destination::Core };
+        let entered = format!("{last}/");
+        for (variable, state, words) in self.rules(above) {
+            if matches!(variable.as_str(), "obj" | "lib" | "core" | "drivers" | "net" | "libs")
+                && words.contains(&entered)
+            {
+                let outer = self.directory_state(above);
+                return if outer == Destination::Core && state == 'm' {
+                    Destination::Module(last.into())
+                } else {
+                    outer
+                };
+            }
+        }
+        // Directories are also named from further up or by a composite object; the absence of a rule says nothing.
+        Destination::Core
+    }
+
+    /// The compiler command for a unit, as the kernel's own build runs it: program and arguments, without input and output.
+    ///
+    /// The command is the one that kbuild saved; where there is none yet, kbuild builds the object once.
+    pub fn command(&self, unit: &str) -> Result<Vec<String>, ConstError> {
+        if let Some(command) = self.commands.lock().ok().and_then(|c| c.get(unit).cloned()) {
+            return Ok(command);
+        }
+        let object = self.object(unit)?;
+        let path = saved_command_path(&object);
+        let saved = fs::read_to_string(&path).map_err(|source| ConstError::Io { what: "read", path, source })?;
+        let command = parse_saved(&saved).ok_or_else(|| ConstError::NoCommand {
+            object: object.display().to_string(),
+            output: "the saved command has an unknown form".into(),
+        })?;
+        if let Ok(mut commands) = self.commands.lock() {
+            commands.insert(unit.into(), command.clone());
+        }
+        Ok(command)
+    }
+
+    /// The object of a unit with its debug information, built by kbuild if it is not there.
+    pub fn object(&self, unit: &str) -> Result<PathBuf, ConstError> {
+        let target = format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit));
+        let object = self.root.join(&target);
+        // Kbuild must not run twice at a time in one tree.
+        let _guard = self.make.lock().map_err(|_| ConstError::Internal("the build lock is poisoned".into()))?;
+        if object.exists() && saved_command_path(&object).exists() {
+            return Ok(object);
+        }
+        let output = Command::new("make")
+            .args(["-s", &target])
+            .current_dir(&self.root)
+            .env_remove("MAKEFLAGS")
+            .output()
+            .map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
+        if !output.status.success() || !object.exists() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+            return Err(ConstError::NoCommand { object: target, output: said });
+        }
+        Ok(object)
+    }
+
+    /// The units that include a `.c` file as text (the scheduler does), or the file itself if it is one.
+    pub fn units_of_file(&self, file: &str) -> Result<Vec<String>, ConstError> {
+        if self.destination(file) != Destination::Nowhere {
+            return Ok(vec![file.to_string()]);
+        }
+        let (directory, base) = file.rsplit_once('/').unwrap_or(("", file));
+        let include = Regex::new(&format!(r#"(?m)^\s*#\s*include\s+"(?:[^"]*/)?{}""#, regex::escape(base)))
+            .map_err(|e| ConstError::Internal(e.to_string()))?;
+        let mut units = BTreeSet::new();
+        let entries = fs::read_dir(self.root.join(directory)).map_err(|source| ConstError::Io {
+            what: "list",
+            path: self.root.join(directory),
+            source,
+        })?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let unit = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
+            if name.ends_with(".c")
+                && unit != file
+                && include.is_match(&fs::read_to_string(entry.path()).unwrap_or_default())
+            {
+                units.extend(self.units_of_file(&unit)?);
+            }
+        }
+        Ok(units.into_iter().collect())
+    }
+}
+
+fn saved_command_path(object: &Path) -> PathBuf {
+    let name = object.file_name().unwrap_or_default().to_string_lossy();
+    object.with_file_name(format!(".{name}.cmd"))
+}
+
+/// Takes the compiler call out of a `.cmd` file: up to the first `;`, without dependency output, input and output.
+fn parse_saved(text: &str) -> Option<Vec<String>> {
+    let line = text.lines().find(|l| l.starts_with("savedcmd_") || l.starts_with("cmd_"))?;
+    let command = line.split_once(":=")?.1.replace("$(pound)", "#");
+    let words = shlex::split(command.trim())?;
+    let end = words.iter().position(|w| w == ";" || w == "&&").unwrap_or(words.len());
+    let mut kept = Vec::new();
+    let mut words = words[..end].iter().map(|w| w.trim_end_matches(';').to_string());
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-c" => {}
+            "-o" => {
+                words.next();
+            }
+            w if w.starts_with("-Wp,-MMD") || w.starts_with("-Wp,-MD") => {}
+            _ => kept.push(word),
+        }
+    }
+    let input = kept.pop()?;
+    (input.ends_with(".c") && kept.len() > 1).then_some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saved_commands_lose_input_output_and_what_follows() {
+        let text = "savedcmd_a/b.o := gcc -Wp,-MMD,a/.b.o.d -O2 -DKBUILD_MODNAME='\"b\"' -c -o a/b.o a/b.c ; ./tools/objtool a/b.o\n\nsource_a/b.o := a/b.c\n";
+        assert_eq!(parse_saved(text).unwrap(), ["gcc", "-O2", "-DKBUILD_MODNAME=\"b\""]);
+        assert_eq!(parse_saved("nothing"), None);
+    }
+
+    #[test]
+    fn destinations_follow_the_makefiles() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("fs/x")).unwrap();
+        fs::create_dir_all(root.join("include/generated")).unwrap();
+        fs::write(root.join("include/generated/autoconf.h"), "").unwrap();
+        fs::write(root.join("Makefile"), "VERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 2\n").unwrap();
+        fs::write(root.join(".config"), "CONFIG_X=m\nCONFIG_A=y\n").unwrap();
+        fs::write(
+            root.join("fs/Makefile"),
+            "obj-y := open.o \\\n  read.o\nobj-$(CONFIG_X) += x/\nobj-$(CONFIG_OFF) += off.o\n",
+        )
+        .unwrap();
+        fs::write(
+            root.join("fs/x/Makefile"),
+            "obj-$(CONFIG_X) += xfs.o\nxfs-y := inode.o\nxfs-$(CONFIG_A) += acl.o\nxfs-$(CONFIG_B) += b.o\n",
+        )
+        .unwrap();
+        let tree = Tree::open(root).unwrap();
+        assert_eq!(tree.version(), "6.1.2");
+        assert_eq!(tree.destination("fs/read.c"), Destination::Core);
+        assert_eq!(tree.destination("fs/off.c"), Destination::Nowhere);
+        assert_eq!(tree.destination("fs/x/inode.c"), Destination::Module("xfs".into()));
+        assert_eq!(tree.destination("fs/x/acl.c"), Destination::Module("xfs".into()));
+        assert_eq!(tree.destination("fs/x/b.c"), Destination::Nowhere);
+    }
+}

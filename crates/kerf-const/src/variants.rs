@@ -1,0 +1,229 @@
+//! The compiled variants of all units of a constant, made in parallel and kept by value.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kerf_image::Image;
+
+use crate::code::{self, Code};
+use crate::compile::{Evaluation, Unit};
+use crate::error::ConstError;
+use crate::site::Site;
+use crate::tree::Tree;
+
+/// One unit compiled with one value.
+pub struct Compiled {
+    /// The object.
+    pub object: Image,
+    /// Its functions.
+    pub code: Code,
+}
+
+/// All units that use a site, and their compilations.
+pub struct Variants<'a> {
+    tree: &'a Tree,
+    site: &'a Site,
+    value: i128,
+    units: Vec<Unit>,
+    base: Vec<Compiled>,
+    made: BTreeMap<i128, Result<Vec<Compiled>, String>>,
+}
+
+impl<'a> Variants<'a> {
+    /// Compiles every unit with the site's own text.
+    pub fn new(tree: &'a Tree, site: &'a Site, value: i128, units: Vec<Unit>) -> Result<Variants<'a>, ConstError> {
+        let base =
+            in_parallel(units.len(), |n| compile(tree, site, &units[n], None)).into_iter().collect::<Result<_, _>>()?;
+        Ok(Variants { tree, site, value, units, base, made: BTreeMap::new() })
+    }
+
+    /// The units, in the order of [`Variants::base`] and [`Variants::get`].
+    pub fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// The tree they come from.
+    pub fn tree(&self) -> &'a Tree {
+        self.tree
+    }
+
+    /// The site.
+    pub fn site(&self) -> &'a Site {
+        self.site
+    }
+
+    /// The deployed value.
+    pub fn site_value(&self) -> i128 {
+        self.value
+    }
+
+    /// The units with the site's own text.
+    pub fn base(&self) -> &[Compiled] {
+        &self.base
+    }
+
+    /// Compiles all units with the values that are not there yet.
+    ///
+    /// A value that the source itself forbids (a failed build-time check) is kept as such and is no error.
+    pub fn make(&mut self, values: &[i128]) -> Result<(), ConstError> {
+        let new: Vec<i128> = values.iter().copied().filter(|v| !self.made.contains_key(v)).collect();
+        let jobs: Vec<(i128, usize)> = new.iter().flat_map(|v| (0..self.units.len()).map(move |u| (*v, u))).collect();
+        let results = in_parallel(jobs.len(), |n| {
+            let (value, unit) = jobs[n];
+            compile(self.tree, self.site, &self.units[unit], Some(value))
+        });
+        for (job, result) in jobs.into_iter().zip(results) {
+            let slot = self.made.entry(job.0).or_insert_with(|| Ok(Vec::new()));
+            match (result, slot.as_mut()) {
+                (Ok(compiled), Ok(list)) => list.push(compiled),
+                (Err(ConstError::Compile { output, .. }), Ok(_)) => *slot = Err(output),
+                (Err(other), _) => return Err(other),
+                (_, Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The units with a value; the compiler's words if it refused.
+    pub fn get(&self, value: i128) -> Option<Result<&[Compiled], &str>> {
+        self.made.get(&value).map(|r| r.as_ref().map(Vec::as_slice).map_err(String::as_str))
+    }
+
+    /// The values that compiled, ascending.
+    pub fn values(&self) -> impl Iterator<Item = i128> {
+        self.made.iter().filter(|(_, r)| r.is_ok()).map(|(v, _)| *v)
+    }
+
+    /// The values that the compiler refused, with what it said.
+    pub fn forbidden(&self) -> impl Iterator<Item = (i128, &str)> {
+        self.made.iter().filter_map(|(v, r)| Some((*v, r.as_ref().err()?.as_str())))
+    }
+
+    /// Leaves out units (by position) that no variant changes.
+    pub fn retain(&mut self, keep: &[bool]) {
+        let kept = |n: usize| keep.get(n).copied().unwrap_or(true);
+        let mut n = 0;
+        self.units.retain(|_| {
+            n += 1;
+            kept(n - 1)
+        });
+        self.base = filter(std::mem::take(&mut self.base), kept);
+        for list in self.made.values_mut().flatten() {
+            *list = filter(std::mem::take(list), kept);
+        }
+    }
+}
+
+fn filter<T>(list: Vec<T>, kept: impl Fn(usize) -> bool) -> Vec<T> {
+    list.into_iter().enumerate().filter(|(n, _)| kept(*n)).map(|(_, x)| x).collect()
+}
+
+fn compile(tree: &Tree, site: &Site, unit: &Unit, value: Option<i128>) -> Result<Compiled, ConstError> {
+    let bytes = unit.compile(tree, site, value, false)?;
+    let object = Image::parse(&unit.name, bytes)?;
+    let code = code::read(&object)?;
+    Ok(Compiled { object, code })
+}
+
+/// Runs `work(0..count)` on all processors and returns the results in order.
+pub fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::with_capacity(count));
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(count.max(1));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        break;
+                    }
+                    let result = work(n);
+                    if let Ok(mut list) = results.lock() {
+                        list.push((n, result));
+                    }
+                }
+            });
+        }
+    });
+    let mut list = results.into_inner().unwrap_or_default();
+    list.sort_by_key(|(n, _)| *n);
+    list.into_iter().map(|(_, r)| r).collect()
+}
+
+/// The values to compile first for a constant of value `value`: near, odd and even, doubled and halved, across powers
+/// of two and operand widths, small, and towards the ends of its type. Sorted, without `value` itself.
+pub fn sample(value: i128, kind: Evaluation) -> Vec<i128> {
+    let (low, high) = limits(kind);
+    let next_power = |v: i128| i128::from((v.max(1) as u128).next_power_of_two() as u64);
+    let mut values = vec![
+        value + 1,
+        value - 1,
+        value + 3,
+        2 * value,
+        2 * value + 1,
+        value / 2,
+        3 * value + 1,
+        10 * value + 7,
+        next_power(value + 1),
+        next_power(8 * value + 1) - 1,
+        1,
+        2,
+        127,
+        128,
+        1000,
+    ];
+    values.retain(|v| (low.max(1)..=high).contains(v) && *v != value);
+    values.sort();
+    values.dedup();
+    values
+}
+
+/// Values that no fit sees: they only test.
+pub fn held_out(value: i128, kind: Evaluation) -> Vec<i128> {
+    let (low, high) = limits(kind);
+    let mut values = vec![value + 2, value * 5 / 3 + 1, 4 * value, 77 * value + 13];
+    values.retain(|v| (low.max(1)..=high).contains(v) && *v != value);
+    values.sort();
+    values.dedup();
+    values
+}
+
+/// The smallest and largest value of the constant's type, the latter never above what a signed 64-bit number holds.
+pub fn limits(kind: Evaluation) -> (i128, i128) {
+    let bits = kind.bits.clamp(8, 64);
+    if kind.signed {
+        (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    } else {
+        (0, ((1i128 << bits) - 1).min(i128::from(i64::MAX)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_near_far_odd_even_and_within_the_type() {
+        let kind = Evaluation { value: 32, bits: 32, signed: true };
+        let values = sample(32, kind);
+        assert!(
+            values.contains(&33)
+                && values.contains(&31)
+                && values.contains(&64)
+                && values.contains(&128)
+                && values.contains(&1)
+        );
+        assert!(!values.contains(&32));
+        let held = held_out(32, kind);
+        assert!(held.len() >= 3 && held.iter().all(|v| !values.contains(v)), "{values:?} {held:?}");
+        let byte = Evaluation { value: 200, bits: 8, signed: false };
+        assert!(sample(200, byte).iter().all(|v| *v <= 255));
+    }
+
+    #[test]
+    fn parallel_results_keep_their_order() {
+        assert_eq!(in_parallel(100, |n| n * n), (0..100).map(|n| n * n).collect::<Vec<_>>());
+    }
+}

@@ -27,6 +27,9 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, Problem> {
     let Some((stream, trailer)) = payload.split_last_chunk::<4>() else {
         return Err(Problem::malformed("the payload of the boot image", format!("it has {} bytes", payload.len())));
     };
+    let Some(compression) = Compression::detect(payload) else {
+        return Err(unknown_compression(payload));
+    };
     let announced = u64::from(u32::from_le_bytes(*trailer));
     if announced > LIMIT {
         return Err(Problem::TooLarge {
@@ -35,16 +38,17 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, Problem> {
             limit: LIMIT,
         });
     }
-    let Some(compression) = Compression::detect(payload) else {
-        return Err(unknown_compression(payload));
-    };
     let stream = if compression == Compression::Gzip { payload } else { stream };
-    let kernel = compression.decompress(stream, announced)?;
+    let wrong_size = |came: &str| Problem::Decompress {
+        format: compression.name(),
+        why: format!("{came} came out where {announced} bytes are announced"),
+    };
+    let kernel = compression.decompress(stream, announced).map_err(|problem| match problem {
+        Problem::TooLarge { .. } => wrong_size("more"),
+        other => other,
+    })?;
     if kernel.len() as u64 != announced {
-        return Err(Problem::Decompress {
-            format: compression.name(),
-            why: format!("{} bytes came out where {announced} are announced", kernel.len()),
-        });
+        return Err(wrong_size(&kernel.len().to_string()));
     }
     Ok(kernel)
 }
@@ -57,7 +61,7 @@ fn payload(bytes: &[u8]) -> Result<&[u8], Problem> {
     if protocol < PROTOCOL_WITH_PAYLOAD {
         return Err(Problem::Unsupported {
             what: format!("boot protocol {}.{:02}", protocol >> 8, protocol & 0xff),
-            hint: "it does not say where the kernel lies; use an image of Linux 2.6.24 or later, or its vmlinux".into(),
+            hint: "it does not say where the kernel lies; use an image of Linux 2.6.26 or later, or its vmlinux".into(),
         });
     }
     let offset = u32_at(bytes, PAYLOAD_OFFSET).ok_or_else(header)?;

@@ -57,12 +57,7 @@ impl Compression {
                     xz2::stream::Stream::new_stream_decoder(XZ_MEMORY, 0).map_err(|error| fail(error.to_string()))?;
                 read_limited(xz2::read::XzDecoder::new_stream(bytes, stream), self, limit)
             }
-            Compression::Zstd => {
-                // The decoder refuses windows above 128 MiB before it allocates them.
-                let decoder =
-                    ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|error| fail(error.to_string()))?;
-                read_limited(decoder, self, limit)
-            }
+            Compression::Zstd => zstd(bytes, limit),
             Compression::Lz4Legacy => lz4_legacy(bytes, limit),
         }
     }
@@ -84,6 +79,21 @@ fn check_limit(size: usize, limit: u64) -> Result<(), Problem> {
         return Err(Problem::TooLarge { what: "the decompressed data".into(), size: size as u64, limit });
     }
     Ok(())
+}
+
+/// One frame of zstd. Unlike the other decoders, this one leaves comparing the checksum to its caller.
+fn zstd(bytes: &[u8], limit: u64) -> Result<Vec<u8>, Problem> {
+    let fail = |why: String| Problem::Decompress { format: "zstd", why };
+    // The decoder refuses windows above 128 MiB before it allocates them.
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(bytes).map_err(|error| fail(error.to_string()))?;
+    let out = read_limited(&mut decoder, Compression::Zstd, limit)?;
+    let decoder = decoder.into_frame_decoder();
+    match (decoder.get_checksum_from_data(), decoder.get_calculated_checksum()) {
+        (Some(stored), Some(actual)) if stored != actual => {
+            Err(fail(format!("its checksum is {actual:#010x} and should be {stored:#010x}")))
+        }
+        _ => Ok(out),
+    }
 }
 
 /// The legacy frame of lz4: a magic number, then blocks that each say their compressed size.

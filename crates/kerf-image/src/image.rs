@@ -230,7 +230,11 @@ fn parts(mut bytes: Vec<u8>) -> Result<Parts, Problem> {
         bytes = compression.decompress(&bytes, decompress::LIMIT)?;
     }
     if !elf::detect(&bytes) {
-        return Err(Problem::Unrecognised { magic: bzimage::hex(bytes.get(..8).unwrap_or(&bytes)) });
+        let magic = match bytes.get(..8).unwrap_or(&bytes) {
+            [] => "nothing, it is empty".to_owned(),
+            start => bzimage::hex(start),
+        };
+        return Err(Problem::Unrecognised { magic });
     }
     let elf = elf::parse(&bytes)?;
     let mut parts = Parts {

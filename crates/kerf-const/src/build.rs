@@ -146,6 +146,7 @@ impl Job<'_> {
         ImageName {
             build_id: self.input.image.build_id().map(|b| b.to_string()).unwrap_or_default(),
             release: self.input.image.release().unwrap_or_default().to_string(),
+            text: text_base(self.input.image),
             module: self.module.clone(),
         }
     }

@@ -51,6 +51,8 @@ pub struct ImageName {
     pub build_id: String,
     /// The kernel's release, for example `6.12.117+deb12-amd64`.
     pub release: String,
+    /// The address that the core image is linked for (`_text`); a running kernel lies elsewhere by its slide.
+    pub text: u64,
     /// The module, if the code is not in the core image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
@@ -161,6 +163,10 @@ pub struct Span {
     pub updates: Vec<Update>,
     /// What was checked.
     pub proof: Proof,
+    /// Offsets from the function's start of 4-byte fields in span and window that hold link addresses: in a running
+    /// kernel they differ by its slide.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absolute: Vec<u64>,
     /// The deployed bytes around the span that a detour may take, whole instructions, hexadecimal.
     pub window: Window,
 }

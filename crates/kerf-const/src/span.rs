@@ -6,7 +6,7 @@ use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAcc
 
 use crate::align::{self, Slot};
 use crate::analyse::{Number, Template};
-use crate::code::Function;
+use crate::code::{Function, is_relative};
 use crate::entry::{Iv, Proof, Span, Update, UpdateKind, Window, to_hex};
 
 /// Bytes of the jump that a detour begins with.
@@ -33,6 +33,9 @@ pub fn spans(template: &Template, function_offset: u64, deployed: &[u8]) -> Vec<
         .filter_map(|group| {
             let (first, last) = (code.get(group.first()?.0)?, code.get(group.last()?.0)?);
             let (start, end) = (first.offset(), last.offset() + last.insn.len() as u64);
+            let window = window(&template.function, &flow, group.first()?.0, group.last()?.0, deployed);
+            let covered = start.min(window.start)..end.max(window.start + window.bytes.len() as u64 / 2);
+            let covered = if window.bytes.is_empty() { start..end } else { covered };
             Some(Span {
                 function: template.function.name.clone(),
                 function_offset,
@@ -43,9 +46,18 @@ pub fn spans(template: &Template, function_offset: u64, deployed: &[u8]) -> Vec<
                 iv: group.iter().map(|n| iv(template, *n)).collect(),
                 updates: updates(template, &group),
                 proof: Proof::default(),
-                window: window(&template.function, &flow, group.first()?.0, group.last()?.0, deployed),
+                absolute: absolute_fields(&template.function, covered),
+                window,
             })
         })
+        .collect()
+}
+
+/// Offsets of fields that hold link addresses.
+fn absolute_fields(function: &Function, range: std::ops::Range<u64>) -> Vec<u64> {
+    let inside = function.code.iter().filter(|i| range.contains(&i.offset()));
+    inside
+        .flat_map(|i| i.references.iter().filter(|r| !is_relative(r.r_type)).map(|r| i.offset() + r.offset as u64))
         .collect()
 }
 

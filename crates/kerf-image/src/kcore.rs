@@ -64,3 +64,69 @@ pub(crate) fn segments(head: &[u8]) -> Result<Vec<Segment>, Problem> {
         })
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// The head of a core file with two segments: a 64-bit little-endian x86 header and its program headers.
+    fn head() -> Vec<u8> {
+        let mut head = b"\x7fELF\x02\x01\x01".to_vec();
+        head.resize(16, 0);
+        head.extend([4, 0, 62, 0, 1, 0, 0, 0]);
+        head.extend([0u64, 64, 0].into_iter().flat_map(u64::to_le_bytes));
+        head.extend([0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        // A note, then two ranges of memory: type, flags, offset, virtual and physical address, sizes, alignment.
+        for (kind, offset, address, size) in
+            [(4u32, 0u64, 0u64, 0u64), (1, 512, 0xffff_8000_0000_0000, 64), (1, 1024, 0xffff_ffff_8100_0000, 128)]
+        {
+            head.extend([kind, 7].into_iter().flat_map(u32::to_le_bytes));
+            head.extend([offset, address, 0, size, size, 4096].into_iter().flat_map(u64::to_le_bytes));
+        }
+        head
+    }
+
+    fn kcore(freed: Range<u64>) -> Kcore {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        let mut content = head();
+        content.resize(1024, 0);
+        content.extend(0..128u8);
+        file.write_all(&content).expect("a temporary file");
+        Kcore { file, segments: segments(&head()).expect("the head is sound"), freed: vec![freed] }
+    }
+
+    #[test]
+    fn only_memory_is_listed() {
+        let expected = [
+            Segment { address: 0xffff_8000_0000_0000, size: 64, offset: 512 },
+            Segment { address: 0xffff_ffff_8100_0000, size: 128, offset: 1024 },
+        ];
+        assert_eq!(segments(&head()).expect("the head is sound"), expected);
+    }
+
+    #[test]
+    fn reads_stay_inside_what_is_the_kernels() {
+        let text = 0xffff_ffff_8100_0000;
+        let kcore = kcore(text + 64..text + 96);
+        assert_eq!(kcore.read(text + 2, 3), Some(vec![2, 3, 4]));
+        assert_eq!(kcore.read(text + 127, 1), Some(vec![127]));
+        assert_eq!(kcore.read(text + 127, 2), None);
+        assert_eq!(kcore.read(text - 1, 2), None);
+        assert_eq!(kcore.read(text + 60, 4), Some(vec![60, 61, 62, 63]));
+        assert_eq!(kcore.read(text + 60, 5), None);
+        assert_eq!(kcore.read(text + 95, 1), None);
+        assert_eq!(kcore.read(text + 96, 1), Some(vec![96]));
+        assert_eq!(kcore.read(u64::MAX, 2), None);
+        assert_eq!(kcore.read(text, usize::MAX), None);
+    }
+
+    #[test]
+    fn a_cut_head_is_an_error() {
+        let head = head();
+        for len in 0..head.len() {
+            assert!(segments(&head[..len]).is_err(), "{len} bytes");
+        }
+    }
+}

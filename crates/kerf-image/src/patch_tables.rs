@@ -105,6 +105,10 @@ pub(crate) const TABLES: &[Table] = &[
     Table::distances(PatchKind::EndbrSeal, ".ibt_endbr_seal", ("__ibt_endbr_seal", "__ibt_endbr_seal_end")),
 ];
 
+/// The `lock` prefix, and what the kernel puts there if there is one processor (a segment override).
+const LOCK: u8 = 0xf0;
+const UNLOCKED: u8 = 0x3e;
+
 /// Sections that list the operands of runtime constants, one section for each; with the length of the operand.
 pub(crate) const RUNTIME_CONSTS: &[(&str, u32)] = &[("runtime_ptr_", 8), ("runtime_shift_", 1)];
 
@@ -295,7 +299,9 @@ impl<'image> Collector<'image> {
     fn site_len(&self, kind: PatchKind, address: u64) -> u32 {
         let at_most = |len| self.image.bytes(address, len).unwrap_or_default();
         match kind {
-            PatchKind::LockPrefix => 1,
+            // The assembler puts an operand-size prefix before the lock; such places the kernel leaves alone, and so
+            // they are none.
+            PatchKind::LockPrefix => u32::from(matches!(*at_most(1), [LOCK | UNLOCKED])),
             PatchKind::EndbrSeal => 4,
             PatchKind::StaticKey => branch::static_key_len(&at_most(2)),
             PatchKind::StaticCall => branch::static_call_len(&at_most(2)),

@@ -112,3 +112,67 @@ pub(crate) fn parse_kallsyms(text: &[u8]) -> Vec<(RawSymbol, Option<Arc<str>>)> 
     }
     symbols
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_kallsyms_are_read() {
+        let text =
+            b"ffffffff81000000 T _text\nnonsense\nffffffffc0001000 t helper\t[ext4]\n0000000000000000 A percpu\n\xff\n\
+            zz T broken\nffffffffc0002000 t bpf_prog_6deef7357e7b4530\t[bpf]\nffffffff81000010 T cut";
+        let symbols = parse_kallsyms(text);
+        let shown: Vec<_> = symbols
+            .iter()
+            .map(|(symbol, module)| {
+                format!(
+                    "{:x} {} {} {}",
+                    symbol.address,
+                    symbol.letter as char,
+                    symbol.name,
+                    module.as_deref().unwrap_or("-")
+                )
+            })
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        ffffffff81000000 T _text -
+        ffffffffc0001000 t helper ext4
+        0 A percpu -
+        ffffffffc0002000 t bpf_prog_6deef7357e7b4530 bpf
+        ffffffff81000010 T cut -
+        ");
+    }
+
+    #[test]
+    fn sizes_end_at_sections_and_modules() {
+        let text = b"1000 T _stext\n1000 T first\n1040 t __pfx_second\n1050 t second\n1100 D data\n1180 b zeros\n\
+            9000 t one\t[a]\n9010 t two\t[a]\n9020 t other\t[b]\n";
+        let section = |name: &str, address, size, exec| Section {
+            name: name.into(),
+            address,
+            size,
+            alloc: true,
+            exec,
+            write: !exec,
+            file_backed: true,
+        };
+        let sections = [section(".text", 0x1000, 0x80, true), section(".data", 0x1100, 0x100, false)];
+        let symbols = kernel_symbols::complete(parse_kallsyms(text).into_iter(), &sections, &Space::new(&sections));
+        let shown: Vec<_> = symbols
+            .iter()
+            .map(|symbol| format!("{} {:x?} {:?} {:?}", symbol.name, symbol.size, symbol.kind, symbol.section))
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        _stext Some(40) Function Some(0)
+        first Some(40) Function Some(0)
+        __pfx_second Some(10) Other Some(0)
+        second Some(30) Function Some(0)
+        data Some(80) Data Some(1)
+        zeros Some(80) Data Some(1)
+        one Some(10) Function None
+        two None Function None
+        other None Function None
+        ");
+    }
+}

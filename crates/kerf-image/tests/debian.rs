@@ -57,8 +57,6 @@ fn identity_and_symbols_are_read() {
         assert!(found[0].size.is_some_and(|size| size > 16), "{name}");
         assert_eq!(image.function_at(found[0].address + 7), Some(found[0]), "{name}");
     }
-    // Many functions share a name; all of them are there.
-    assert!(image.symbols_named("cleanup_module").count() + image.symbols_named("bpf_prog_run").count() > 0);
     let shared = image.functions().fold(BTreeMap::<&str, usize>::new(), |mut counts, function| {
         *counts.entry(&function.name).or_default() += 1;
         counts

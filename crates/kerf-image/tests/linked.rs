@@ -141,6 +141,22 @@ fn every_table_is_read() {
 }
 
 #[test]
+fn a_lock_behind_another_prefix_is_left_alone() {
+    let source = r#"
+        .text
+    one: lock cmpxchgw %bx, (%rdi)
+    two: lock incl (%rdi)
+        .section .smp_locks, "a"
+        .long one - ., two - .
+    "#;
+    let image = Image::parse("unit.o", common::object("S", source, &[])).expect("the fixture is sound");
+    let (_, text) = image.section_named(".text").expect("it is there");
+    assert_eq!(image.bytes(text.address, 2).as_deref(), Some(&[0x66, 0xf0][..]));
+    let sites: Vec<_> = image.patch_sites().expect("the table is sound").all().to_vec();
+    assert_eq!(sites.iter().map(|site| site.address - text.address).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
 fn record_sizes_come_from_the_types() {
     let old = Image::parse("vmlinux", common::kernel(ALT_OLD)).expect("the fixture is sound");
     assert_eq!(sites(&old), sites(&kernel()));

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use iced_x86::{Code, Instruction, MemorySize, OpKind, Register};
 
 use crate::error::Unsupported;
-use crate::state::{Access, Flag, State};
+use crate::state::{Access, Flag, Frame, State};
 use crate::term::{Arena, Term};
 
 /// Terms that stand in for constants of instructions, by the instruction's address and the operand's index.
@@ -186,12 +186,29 @@ impl Step<'_> {
 
     pub fn load(&mut self, address: Term, bytes: u32) -> Result<Term> {
         self.record(address, bytes, false);
-        Ok(self.arena.load_bytes(self.state.memory, address, bytes))
+        let memory = match self.frame_of(address) {
+            Some(frame) => frame.memory,
+            None => self.state.memory,
+        };
+        Ok(self.arena.load_bytes(memory, address, bytes))
+    }
+
+    /// The frame, if the address lies in it.
+    fn frame_of(&mut self, address: Term) -> Option<Frame> {
+        let frame = self.state.frame?;
+        let distance = self.arena.sub(address, frame.base);
+        self.arena.as_constant(distance).map(|_| frame)
     }
 
     pub fn save(&mut self, address: Term, value: Term) {
         self.record(address, self.arena.width(value) / 8, true);
-        self.state.memory = self.arena.store_bytes(self.state.memory, address, value);
+        match self.frame_of(address) {
+            Some(frame) => {
+                let memory = self.arena.store_bytes(frame.memory, address, value);
+                self.state.frame = Some(Frame { memory, ..frame });
+            }
+            None => self.state.memory = self.arena.store_bytes(self.state.memory, address, value),
+        }
     }
 
     /// A term for a result that the architecture leaves undefined.

@@ -122,6 +122,16 @@ pub struct Access {
     pub locked: bool,
 }
 
+/// A stack frame that is kept apart from the rest of memory: what lies at a constant distance from `base` is in
+/// `memory`. This takes for granted that no other address points into it.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct Frame {
+    /// The 64-bit address that distances count from.
+    pub base: Term,
+    /// The bytes of the frame.
+    pub memory: Term,
+}
+
 /// A machine state of terms.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -138,6 +148,8 @@ pub struct State {
     /// 1 where a division on the way here raised an exception; the rest of the state means nothing then. Page faults
     /// are not modelled.
     pub trap: Term,
+    /// The stack frame, if it is kept apart from the rest of memory.
+    pub frame: Option<Frame>,
     /// The memory accesses made so far, on whatever path.
     pub accesses: Vec<Access>,
     /// How undefined results are named from here on.
@@ -156,6 +168,7 @@ impl State {
             fs_base: arena.var("fs_base", 64),
             gs_base: arena.var("gs_base", 64),
             trap: arena.bool(false),
+            frame: None,
             accesses: Vec::new(),
             undefined: Undefined::Fresh,
         }
@@ -215,6 +228,9 @@ impl State {
         merged.fs_base = arena.ite(condition, self.fs_base, other.fs_base);
         merged.gs_base = arena.ite(condition, self.gs_base, other.gs_base);
         merged.trap = arena.ite(condition, self.trap, other.trap);
+        if let (Some(mine), Some(theirs)) = (self.frame, merged.frame.as_mut()) {
+            theirs.memory = arena.ite(condition, mine.memory, theirs.memory);
+        }
         merged.accesses = self.accesses.clone();
         for access in &other.accesses {
             if !merged.accesses.contains(access) {

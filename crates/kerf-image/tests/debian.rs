@@ -106,16 +106,18 @@ fn sites_hold_what_their_table_says() {
     let sites = image.patch_sites().expect("the tables are sound");
     for site in sites.all() {
         let bytes = image.bytes(site.address, site.len as usize).expect("sites are inside sections");
-        let fits = match (site.kind, &*bytes) {
-            (PatchKind::Fentry, [0xe8, ..]) | (PatchKind::EndbrSeal, [0xf3, 0x0f, 0x1e, 0xfa]) => true,
-            (PatchKind::StaticKey, [0x66, 0x90] | [0xeb, _] | [0xe9, ..] | [0x0f, 0x1f, 0x44, 0, 0]) => true,
-            (PatchKind::StaticCall, [0xe8 | 0xe9, ..] | [0x0f, 0x80..=0x8f, ..]) => true,
-            (PatchKind::StaticCallTrampoline, [0xe9 | 0xc3, ..] | [0x2e, 0x2e, ..]) => true,
-            (PatchKind::Return, [0xe9, ..]) | (PatchKind::LockPrefix, [0xf0]) => true,
-            (PatchKind::Call, [0xe8, ..]) => true,
-            (PatchKind::Retpoline, [0xe8 | 0xe9, ..] | [0x2e, 0xe8 | 0xe9, ..] | [0x0f, 0x80..=0x8f, ..]) => true,
-            (PatchKind::Alternative | PatchKind::RuntimeConst, _) => true,
-            _ => false,
+        let fits = match site.kind {
+            PatchKind::Fentry | PatchKind::Call => bytes[0] == 0xe8,
+            PatchKind::EndbrSeal => *bytes == [0xf3, 0x0f, 0x1e, 0xfa],
+            PatchKind::StaticKey => matches!(*bytes, [0x66, 0x90] | [0xeb, _] | [0xe9, ..] | [0x0f, 0x1f, 0x44, 0, 0]),
+            PatchKind::StaticCall => matches!(*bytes, [0xe8 | 0xe9, ..] | [0x0f, 0x80..=0x8f, ..]),
+            PatchKind::StaticCallTrampoline => matches!(*bytes, [0xe9 | 0xc3, ..] | [0x2e, 0x2e, ..]),
+            PatchKind::Retpoline => {
+                matches!(*bytes, [0xe8 | 0xe9, ..] | [0x2e, 0xe8 | 0xe9, ..] | [0x0f, 0x80..=0x8f, ..])
+            }
+            PatchKind::Return => bytes[0] == 0xe9,
+            PatchKind::LockPrefix => *bytes == [0xf0],
+            PatchKind::Alternative | PatchKind::RuntimeConst | PatchKind::Paravirt => true,
         };
         assert!(fits, "{site:x?} holds {bytes:02x?}");
     }

@@ -125,12 +125,17 @@ pub struct Console {
     keep: usize,
     allow_warnings: bool,
     fault: Option<Fault>,
+    /// Lines remembered from a little before the fault on.
+    since_fault: usize,
 }
+
+/// Lines before a fault that belong to it: the message of a `WARN` comes first.
+const LEAD: usize = 8;
 
 impl Console {
     /// Remembers the last `keep` lines; warnings are no faults when `allow_warnings` is set.
     pub fn new(keep: usize, allow_warnings: bool) -> Self {
-        Console { partial: Vec::new(), lines: VecDeque::new(), keep, allow_warnings, fault: None }
+        Console { partial: Vec::new(), lines: VecDeque::new(), keep, allow_warnings, fault: None, since_fault: 0 }
     }
 
     /// Takes the next bytes and returns the lines that they complete.
@@ -160,6 +165,19 @@ impl Console {
         self.tail(self.lines.len())
     }
 
+    /// Up to `count` lines: what surrounds the fault when there is one, else the last.
+    pub fn excerpt(&self, count: usize) -> String {
+        if self.fault.is_none() {
+            return self.tail(count);
+        }
+        let skip = self.lines.len().saturating_sub(self.since_fault);
+        let mut text = self.lines.iter().skip(skip).take(count).fold(String::new(), |text, line| text + line + "\n");
+        if self.since_fault > count {
+            text.push_str(&format!("({} more lines)\n", self.since_fault - count));
+        }
+        text
+    }
+
     /// The last `count` lines.
     pub fn tail(&self, count: usize) -> String {
         let skip = self.lines.len().saturating_sub(count);
@@ -169,13 +187,16 @@ impl Console {
     fn end_line(&mut self) -> String {
         let bytes = std::mem::take(&mut self.partial);
         let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
-        if self.fault.is_none() {
-            self.fault = classify(&line).filter(|fault| !(self.allow_warnings && fault.kind.is_warning()));
-        }
         if self.lines.len() == self.keep {
             self.lines.pop_front();
         }
         self.lines.push_back(line.clone());
+        if self.fault.is_some() {
+            self.since_fault += 1;
+        } else if let Some(fault) = classify(&line).filter(|fault| !(self.allow_warnings && fault.kind.is_warning())) {
+            self.fault = Some(fault);
+            self.since_fault = self.lines.len().min(LEAD + 1);
+        }
         line
     }
 }
@@ -297,6 +318,23 @@ mod tests {
         assert_eq!(console.fault(), None);
         assert!(console.finish().is_some());
         assert!(console.fault().is_some());
+    }
+
+    #[test]
+    fn an_excerpt_surrounds_the_fault() {
+        let mut console = Console::new(1000, false);
+        let before: String = (0..20).map(|n| format!("before {n}\n")).collect();
+        console.feed(before.as_bytes());
+        assert_eq!(console.excerpt(2), "before 18\nbefore 19\n");
+        console.feed(b"WARNING: CPU: 0 PID: 1 at a.c:1\n");
+        let after: String = (0..20).map(|n| format!("after {n}\n")).collect();
+        console.feed(after.as_bytes());
+        let excerpt = console.excerpt(12);
+        assert!(excerpt.starts_with("before 12\n"), "{excerpt}");
+        assert!(
+            excerpt.ends_with("WARNING: CPU: 0 PID: 1 at a.c:1\nafter 0\nafter 1\nafter 2\n(17 more lines)\n"),
+            "{excerpt}"
+        );
     }
 
     proptest! {

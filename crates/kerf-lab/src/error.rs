@@ -158,7 +158,7 @@ fn console(tail: &str) -> String {
     if tail.trim().is_empty() {
         "; its console is empty".into()
     } else {
-        format!("\nend of the guest's console:\n{}", indent(tail))
+        format!("\nfrom the guest's console:\n{}", indent(tail))
     }
 }
 

@@ -163,7 +163,7 @@ fn arguments(machine: &Machine, accelerator: Accelerator, layout: &Layout) -> Ve
         Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
         Accelerator::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
     }
-    add(&["-smp", &machine.cpus.to_string(), "-m", &format!("{}M", machine.memory_mib)]);
+    add(&["-smp", &topology(machine), "-m", &format!("{}M", machine.memory_mib)]);
     for words in numa(machine) {
         add(&[words.0, &words.1]);
     }
@@ -200,6 +200,17 @@ fn kernel_command_line(machine: &Machine) -> String {
     let mut words = vec!["console=ttyS0", "panic=-1", "rdinit=/init"];
     words.extend(machine.append.iter().map(String::as_str));
     words.join(" ")
+}
+
+/// CPUs of one socket share a cache, and the kernel warns when they are of different nodes.
+fn topology(machine: &Machine) -> String {
+    let (cpus, nodes) = (machine.cpus, machine.numa_nodes);
+    let sockets = match nodes {
+        1 => return cpus.to_string(),
+        _ if cpus.is_multiple_of(nodes) => nodes,
+        _ => cpus,
+    };
+    format!("{cpus},sockets={sockets},cores={},threads=1", cpus / sockets)
 }
 
 /// Options that divide memory and CPUs among the nodes; nodes beyond the number of CPUs have memory only.

@@ -228,6 +228,6 @@ impl Watch<'_> {
     }
 
     fn tail(&self) -> String {
-        self.console.tail(SHOWN_LINES)
+        self.console.excerpt(SHOWN_LINES)
     }
 }

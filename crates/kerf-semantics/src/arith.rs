@@ -184,7 +184,22 @@ impl Step<'_> {
         let after = self.register(Register::RAX)?;
         let rax = self.arena.ite(equal, before, after);
         self.set_register(Register::RAX, rax)?;
-        if in_memory { Ok(()) } else { self.write(0, stored) }
+        if in_memory { Ok(()) } else { self.write_exchanged(stored, equal) }
+    }
+
+    /// The destination register of `cmpxchg`: on failure, processors differ on whether the upper half of a 32-bit one
+    /// is cleared.
+    fn write_exchanged(&mut self, stored: Term, equal: Term) -> Result<()> {
+        self.write(0, stored)?;
+        if self.arena.width(stored) == 32 {
+            let full = self.insn.op0_register().full_register();
+            let written = self.register(full)?;
+            let high = self.undefined("high", &[written, equal], 32);
+            let unclear = self.arena.concat(high, stored);
+            let value = self.arena.ite(equal, written, unclear);
+            self.set_register(full, value)?;
+        }
+        Ok(())
     }
 
     /// Whether the instruction belongs to this family; then it has been executed.

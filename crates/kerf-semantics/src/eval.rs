@@ -1,6 +1,7 @@
 //! Concrete values of terms: what the symbolic result is on one given machine state.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::linear::divide;
 use crate::term::{Arena, BitOp, Node, ShiftOp, Term, mask, signed};
@@ -9,8 +10,33 @@ use crate::term::{Arena, BitOp, Node, ShiftOp, Term, mask, signed};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assignment {
     values: HashMap<String, u128>,
-    memories: HashMap<String, BTreeMap<u64, u8>>,
+    memories: HashMap<String, Bytes>,
     missing: u128,
+}
+
+/// What is known of one memory: whole blocks, and single bytes that go before them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Bytes {
+    single: BTreeMap<u64, u8>,
+    blocks: Vec<(u64, Arc<[u8]>)>,
+}
+
+impl Bytes {
+    fn get(&self, address: u64) -> Option<u8> {
+        self.single.get(&address).copied().or_else(|| {
+            self.blocks.iter().rev().find_map(|(start, bytes)| {
+                let offset = usize::try_from(address.wrapping_sub(*start)).ok()?;
+                bytes.get(offset).copied()
+            })
+        })
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        let blocks = self.blocks.iter().flat_map(|(start, bytes)| {
+            (0..bytes.len() as u64).map(move |offset| start.wrapping_add(offset))
+        });
+        self.single.keys().copied().chain(blocks)
+    }
 }
 
 impl Assignment {
@@ -37,17 +63,23 @@ impl Assignment {
 
     /// Sets one byte of the memory `name`.
     pub fn set_byte(&mut self, name: &str, address: u64, byte: u8) {
-        self.memories.entry(name.to_owned()).or_default().insert(address, byte);
+        self.memories.entry(name.to_owned()).or_default().single.insert(address, byte);
+    }
+
+    /// Sets a block of bytes of the memory `name`, over earlier blocks and under single bytes.
+    pub fn set_block(&mut self, name: &str, address: u64, bytes: &[u8]) {
+        self.memories.entry(name.to_owned()).or_default().blocks.push((address, bytes.into()));
     }
 
     /// One byte of the memory `name`; zero where nothing was set.
     pub fn byte(&self, name: &str, address: u64) -> u8 {
-        self.memories.get(name).and_then(|bytes| bytes.get(&address)).copied().unwrap_or(0)
+        self.memories.get(name).and_then(|bytes| bytes.get(address)).unwrap_or(0)
     }
 
-    /// The bytes set in the memory `name`.
+    /// The bytes set in the memory `name`; those set several times come several times, with the same value.
     pub fn bytes(&self, name: &str) -> impl Iterator<Item = (u64, u8)> + '_ {
-        self.memories.get(name).into_iter().flatten().map(|(&address, &byte)| (address, byte))
+        let known = self.memories.get(name).into_iter();
+        known.flat_map(|bytes| bytes.addresses().map(|address| (address, bytes.get(address).unwrap_or(0))))
     }
 
     /// The variables set, by name.

@@ -2,7 +2,7 @@
 //!
 //! Instructions are those of `iced-x86`. [`step`] gives an instruction's effect on a [`State`] of [`Term`]s,
 //! [`run_region`] that of a piece of code with several exits; [`Prover`] proves claims about terms for all values, and
-//! `native` holds the instruction semantics against the processor that this runs on. [`Cfg`] says which registers
+//! [`native`] holds the instruction semantics against the processor that this runs on. [`Cfg`] says which registers
 //! and flags are live. Nothing here knows of object files or of kernels.
 
 mod arith;
@@ -16,6 +16,7 @@ mod execute;
 mod linear;
 mod live;
 mod memory;
+pub mod native;
 mod operand;
 mod prove;
 mod region;
@@ -32,5 +33,5 @@ pub use live::{CallEffect, Cfg, CfgOptions, LiveSet};
 pub use operand::Overrides;
 pub use prove::{Prover, ProverError, Verdict, equal_states};
 pub use region::{Outcome, run_region};
-pub use state::{Access, FLAG_NAMES, Flag, Flags, MEMORY_NAME, REGISTER_NAMES, State, Undefined};
+pub use state::{Access, FLAG_NAMES, Flag, Flags, Frame, MEMORY_NAME, REGISTER_NAMES, State, Undefined};
 pub use term::{Arena, Term};

@@ -1,0 +1,342 @@
+//! The simplifier and the solver against plain arithmetic on random expressions.
+
+use kerf_semantics::{Arena, Assignment, Prover, Term, Verdict};
+use proptest::prelude::*;
+
+/// An expression as a tree, with its meaning given apart from the arena.
+#[derive(Clone, Debug)]
+enum Tree {
+    Var(usize),
+    Constant(u64),
+    Binary(&'static str, Box<Tree>, Box<Tree>),
+    /// Bits hi..lo of the tree, extended by zeros or by the sign.
+    Slice(Box<Tree>, u32, u32, bool),
+    /// Compares two trees and chooses between two others.
+    Choose(&'static str, Box<[Tree; 4]>),
+}
+
+const NAMES: [&str; 3] = ["x", "y", "z"];
+const BINARY: [&str; 13] =
+    ["add", "sub", "mul", "and", "or", "xor", "shl", "lshr", "ashr", "udiv", "urem", "sdiv", "srem"];
+const COMPARE: [&str; 6] = ["eq", "ult", "ule", "slt", "sle", "joint"];
+
+fn edge() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        0u64..70,
+        (0u32..64).prop_map(|shift| 1 << shift),
+        (0u32..64).prop_map(|shift| (1u64 << shift).wrapping_sub(1)),
+        (0u32..64).prop_map(|shift| (1u64 << shift).wrapping_neg()),
+    ]
+}
+
+fn tree() -> impl Strategy<Value = Tree> {
+    let leaf = prop_oneof![(0usize..3).prop_map(Tree::Var), edge().prop_map(Tree::Constant)];
+    leaf.prop_recursive(5, 40, 4, |inner| {
+        let boxed = || inner.clone().prop_map(Box::new);
+        prop_oneof![
+            4 => (prop::sample::select(&BINARY[..]), boxed(), boxed()).prop_map(|(op, a, b)| Tree::Binary(op, a, b)),
+            2 => (boxed(), 0u32..64, 0u32..64, any::<bool>())
+                .prop_map(|(a, x, y, signed)| Tree::Slice(a, x.max(y), x.min(y), signed)),
+            2 => (prop::sample::select(&COMPARE[..]), inner.clone(), inner.clone(), inner.clone(), inner.clone())
+                .prop_map(|(op, a, b, c, d)| Tree::Choose(op, Box::new([a, b, c, d]))),
+        ]
+    })
+}
+
+fn cut(value: u64, width: u32) -> u64 {
+    if width == 64 { value } else { value & ((1 << width) - 1) }
+}
+
+fn sign_extend(value: u64, width: u32) -> i64 {
+    ((value << (64 - width)) as i64) >> (64 - width)
+}
+
+/// The naive value, modulo 2^width.
+fn value(tree: &Tree, vars: &[u64; 3], width: u32) -> u64 {
+    let result = match tree {
+        Tree::Var(index) => vars[*index],
+        Tree::Constant(value) => *value,
+        Tree::Binary(op, a, b) => binary(op, value(a, vars, width), value(b, vars, width), width),
+        Tree::Slice(a, hi, lo, signed) => {
+            let (hi, lo) = (*hi % width, *lo % width);
+            let (hi, lo) = (hi.max(lo), hi.min(lo));
+            let bits = cut(value(a, vars, width) >> lo, hi - lo + 1);
+            if *signed { sign_extend(bits, hi - lo + 1) as u64 } else { bits }
+        }
+        Tree::Choose(op, parts) => {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|index| value(&parts[index], vars, width));
+            let (x, y) = (sign_extend(a, width), sign_extend(b, width));
+            let holds = match *op {
+                "eq" => a == b,
+                "ult" => a < b,
+                "ule" => a <= b,
+                "slt" => x < y,
+                "sle" => x <= y,
+                _ => a < b && x <= y || a == b,
+            };
+            if holds { c } else { d }
+        }
+    };
+    cut(result, width)
+}
+
+fn binary(op: &str, a: u64, b: u64, width: u32) -> u64 {
+    let (x, y) = (sign_extend(a, width), sign_extend(b, width));
+    match op {
+        "add" => a.wrapping_add(b),
+        "sub" => a.wrapping_sub(b),
+        "mul" => a.wrapping_mul(b),
+        "and" => a & b,
+        "or" => a | b,
+        "xor" => a ^ b,
+        "shl" => if b < u64::from(width) { a << b } else { 0 },
+        "lshr" => if b < u64::from(width) { a >> b } else { 0 },
+        "ashr" => (x >> b.min(u64::from(width) - 1)) as u64,
+        "udiv" => a.checked_div(b).unwrap_or(u64::MAX),
+        "urem" => a.checked_rem(b).unwrap_or(a),
+        "sdiv" => if y == 0 { if x < 0 { 1 } else { u64::MAX } } else { x.wrapping_div(y) as u64 },
+        _ => if y == 0 { a } else { x.wrapping_rem(y) as u64 },
+    }
+}
+
+fn build(arena: &mut Arena, tree: &Tree, width: u32) -> Term {
+    match tree {
+        Tree::Var(index) => arena.var(NAMES[*index], width),
+        Tree::Constant(value) => arena.constant(u128::from(*value), width),
+        Tree::Binary(op, a, b) => {
+            let (a, b) = (build(arena, a, width), build(arena, b, width));
+            match *op {
+                "add" => arena.add(a, b),
+                "sub" => arena.sub(a, b),
+                "mul" => arena.mul(a, b),
+                "and" => arena.and(a, b),
+                "or" => arena.or(a, b),
+                "xor" => arena.xor(a, b),
+                "shl" => arena.shl(a, b),
+                "lshr" => arena.lshr(a, b),
+                "ashr" => arena.ashr(a, b),
+                "udiv" => arena.udiv(a, b),
+                "urem" => arena.urem(a, b),
+                "sdiv" => arena.sdiv(a, b),
+                _ => arena.srem(a, b),
+            }
+        }
+        Tree::Slice(a, hi, lo, signed) => {
+            let (hi, lo) = (*hi % width, *lo % width);
+            let a = build(arena, a, width);
+            let bits = arena.extract(a, hi.max(lo), hi.min(lo));
+            if *signed { arena.sext(bits, width) } else { arena.zext(bits, width) }
+        }
+        Tree::Choose(op, parts) => {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|index| build(arena, &parts[index], width));
+            let condition = match *op {
+                "eq" => arena.eq(a, b),
+                "ult" => arena.ult(a, b),
+                "ule" => arena.ule(a, b),
+                "slt" => arena.slt(a, b),
+                "sle" => arena.sle(a, b),
+                _ => {
+                    let (less, at_most, equal) = (arena.ult(a, b), arena.sle(a, b), arena.eq(a, b));
+                    let both = arena.and(less, at_most);
+                    arena.or(both, equal)
+                }
+            };
+            arena.ite(condition, c, d)
+        }
+    }
+}
+
+fn assignment(vars: &[u64; 3], width: u32) -> Assignment {
+    let mut assignment = Assignment::new();
+    for (name, value) in NAMES.iter().zip(vars) {
+        assignment.set(name, u128::from(cut(*value, width)));
+    }
+    assignment
+}
+
+fn width() -> impl Strategy<Value = u32> {
+    prop::sample::select(&[2u32, 5, 8, 16, 31, 32, 63, 64][..])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn simplified_terms_mean_what_was_built(tree in tree(), width in width(), vars in [edge(), edge(), edge()]) {
+        let vars = vars.map(|value| cut(value, width));
+        let mut arena = Arena::new();
+        let term = build(&mut arena, &tree, width);
+        prop_assert_eq!(arena.width(term), width);
+        let got = arena.eval(term, &assignment(&vars, width));
+        prop_assert_eq!(got, u128::from(value(&tree, &vars, width)), "{}", arena.display(term));
+    }
+
+    #[test]
+    fn split_and_joined_again_is_the_same_term(tree in tree(), cut in 1u32..31) {
+        let mut arena = Arena::new();
+        let term = build(&mut arena, &tree, 32);
+        let (high, low) = (arena.extract(term, 31, cut), arena.extract(term, cut - 1, 0));
+        let joined = arena.concat(high, low);
+        let vars = [0x8765_4321u64, 0xffff_0001, 7];
+        prop_assert_eq!(arena.eval(joined, &assignment(&vars, 32)), arena.eval(term, &assignment(&vars, 32)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// The solver sees the simplified term; what it says of it at given values must be the naive value.
+    #[test]
+    fn the_solver_agrees(tree in tree(), vars in [edge(), edge(), edge()]) {
+        let width = 16;
+        let vars = vars.map(|value| cut(value, width));
+        let mut arena = Arena::new();
+        let term = build(&mut arena, &tree, width);
+        let mut given = Vec::new();
+        for (name, value) in NAMES.iter().zip(vars) {
+            let (variable, value) = (arena.var(name, width), arena.constant(u128::from(value), width));
+            given.push(arena.eq(variable, value));
+        }
+        let right = arena.constant(u128::from(value(&tree, &vars, width)), width);
+        let claim = arena.eq(term, right);
+        let mut prover = Prover::start().unwrap();
+        prop_assert_eq!(prover.valid(&arena, &given, claim).unwrap(), Verdict::Proved);
+        let wrong = arena.not(claim);
+        let refuted = matches!(prover.valid(&arena, &given, wrong).unwrap(), Verdict::Refuted(_));
+        prop_assert!(refuted);
+    }
+}
+
+#[test]
+fn different_ways_to_compute_are_one_term() {
+    let mut arena = Arena::new();
+    let a = &mut arena;
+    let (x, y) = (a.var("x", 64), a.var("y", 64));
+    let c = |a: &mut Arena, value: u64| a.constant(u128::from(value), 64);
+    let (eight, three, five) = (c(a, 8), c(a, 3), c(a, 5));
+    let (by_mul, by_shift) = (a.mul(x, eight), a.shl(x, three));
+    assert_eq!(by_mul, by_shift);
+    let minus_five = a.neg(five);
+    let (by_sub, by_add) = (a.sub(x, five), a.add(x, minus_five));
+    assert_eq!(by_sub, by_add);
+    let sum = a.add(x, y);
+    assert_eq!(a.sub(sum, y), x);
+    let zero = c(a, 0);
+    assert_eq!(a.xor(x, x), zero);
+    let (complement, ones) = (a.not(y), c(a, 1));
+    let borrowed = a.add(x, complement);
+    let (long, short) = (a.add(borrowed, ones), a.sub(x, y));
+    assert_eq!(long, short);
+    // x > 31 and x >= 32.
+    let (limit, next) = (c(a, 31), c(a, 32));
+    let (above, at_least) = (a.ult(limit, x), a.ule(next, x));
+    assert_eq!(above, at_least);
+    // Clearing low bits by a mask and by shifting there and back.
+    let mask = c(a, 32u64.wrapping_neg());
+    let masked = a.and(x, mask);
+    let down = a.lshr(x, five);
+    assert_eq!(a.shl(down, five), masked);
+    // movzx and a mask.
+    let low = a.extract(x, 7, 0);
+    let (extended, byte) = (a.zext(low, 64), c(a, 0xff));
+    assert_eq!(a.and(x, byte), extended);
+}
+
+#[test]
+fn memory_reads_what_was_written() {
+    let mut arena = Arena::new();
+    let a = &mut arena;
+    let (memory, p, value) = (a.memory("mem"), a.var("p", 64), a.var("v", 64));
+    let (q, word) = (a.add_constant(p, 8), a.var("w", 32));
+    let first = a.store_bytes(memory, p, value);
+    let both = a.store_bytes(first, q, word);
+    assert_eq!(a.load_bytes(both, p, 8), value);
+    assert_eq!(a.load_bytes(both, q, 4), word);
+    // The other order is the same memory, and writing back what is there changes nothing.
+    let other = a.store_bytes(memory, q, word);
+    let other = a.store_bytes(other, p, value);
+    assert_eq!(both, other);
+    assert_eq!(a.store_bytes(both, p, value), both);
+    // Another pointer may be the same place.
+    let r = a.var("r", 64);
+    assert_ne!(a.load_bytes(first, r, 8), a.load_bytes(memory, r, 8));
+    let sum = a.add(value, p);
+    let kept = a.store_bytes(memory, p, sum);
+    assert_eq!(a.load_bytes(kept, p, 8), sum);
+    let mixed = a.xor(value, p);
+    let kept = a.store_bytes(memory, p, mixed);
+    assert_eq!(a.load_bytes(kept, p, 8), mixed);
+}
+
+#[test]
+fn the_solver_knows_memory() {
+    let mut arena = Arena::new();
+    let a = &mut arena;
+    let (memory, p, q) = (a.memory("mem"), a.var("p", 64), a.var("q", 64));
+    let (x, y) = (a.var("x", 8), a.var("y", 8));
+    let (first, second) = (a.store(memory, p, x), a.store(memory, q, y));
+    let (xy, yx) = (a.store(first, q, y), a.store(second, p, x));
+    let commute = a.eq(xy, yx);
+    let mut prover = Prover::start().unwrap();
+    let Verdict::Refuted(model) = prover.valid(a, &[], commute).unwrap() else { panic!("stores may overlap") };
+    assert_eq!(model.get("p"), model.get("q"));
+    let same = a.eq(p, q);
+    let apart = a.not(same);
+    assert_eq!(prover.valid(a, &[apart], commute).unwrap(), Verdict::Proved);
+    assert_eq!(prover.queries(), 2);
+}
+
+#[test]
+fn a_hard_claim_is_unknown_and_the_next_is_answered() {
+    let mut arena = Arena::new();
+    let a = &mut arena;
+    let (x, y, one) = (a.var("x", 64), a.var("y", 64), a.constant(1, 64));
+    // No two factors of a 63-bit product of two primes are found in no time.
+    let product = a.mul(x, y);
+    let semiprime = a.constant(4_611_685_975_477_714_963, 64);
+    let is_product = a.eq(product, semiprime);
+    let limit = a.constant(1 << 32, 64);
+    let (small_x, small_y, big_x, big_y) = (a.ult(x, limit), a.ult(y, limit), a.ult(one, x), a.ult(one, y));
+    let claim = a.not(is_product);
+    let mut prover = Prover::start().unwrap();
+    prover.set_timeout(std::time::Duration::from_millis(50)).unwrap();
+    let verdict = prover.valid(a, &[small_x, small_y, big_x, big_y], claim).unwrap();
+    assert!(matches!(verdict, Verdict::Unknown(_)), "{verdict:?}");
+    let easy = a.ult(x, y);
+    assert!(matches!(prover.valid(a, &[], easy).unwrap(), Verdict::Refuted(_)));
+}
+
+#[test]
+fn terms_read_as_algebra() {
+    let mut arena = Arena::new();
+    let a = &mut arena;
+    let (rax, rcx, cf) = (a.var("rax", 64), a.var("rcx", 64), a.var("cf", 1));
+    let three = a.constant(3, 64);
+    let shifted = a.shl(rcx, three);
+    let sum = a.add_constant(shifted, 0x40);
+    let mask = a.constant(32u128.wrapping_neg(), 64);
+    let masked = a.and(rax, mask);
+    let (few, many) = (a.constant(32, 64), a.constant(64, 64));
+    let choice = a.ite(cf, few, many);
+    let low = a.extract(rax, 31, 0);
+    let sum32 = a.add_constant(low, 5);
+    let wide = a.zext(sum32, 64);
+    let memory = a.memory("mem");
+    let load = a.load_bytes(memory, sum, 4);
+    let limit = a.constant(31, 64);
+    let above = a.ult(limit, rax);
+    let difference = a.sub(few, rax);
+    let texts: Vec<String> =
+        [sum, masked, choice, low, wide, load, above, difference].iter().map(|&term| a.display(term)).collect();
+    insta::assert_snapshot!(texts.join("\n"), @r"
+    (rcx << 3) + 0x40
+    rax & -0x20
+    cf ? 0x20 : 0x40
+    eax
+    u32(eax + 5)
+    mem32[(rcx << 3) + 0x40]
+    rax >= 0x20
+    0x20 - rax
+    ");
+}

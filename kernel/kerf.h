@@ -134,7 +134,7 @@ const char *kerf_livepatch_owner(unsigned long addr);
 
 /* kerf_verify.c */
 int kerf_verify_location(struct kerf_location *loc, struct kerf_report *report);
-int kerf_verify_no_entry(const struct kerf_location *loc, struct kerf_report *report);
+int kerf_verify_surroundings(const struct kerf_location *loc, struct kerf_report *report);
 
 /* kerf_form.c */
 struct insn;

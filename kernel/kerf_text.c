@@ -76,8 +76,8 @@ static size_t code_size(const struct kerf_location *loc)
 	return size;
 }
 
-/* All the checks that need the locks of the kernel's other writers of text. */
-static int check_locked(struct kerf_txn *txn)
+/* All the checks that need the locks of the kernel's other writers of text. Where instructions begin is asked once. */
+static int check_locked(struct kerf_txn *txn, bool first)
 {
 	unsigned int i;
 	int err = 0;
@@ -94,8 +94,8 @@ static int check_locked(struct kerf_txn *txn)
 			return kerf_refuse(txn->report, -EILSEQ, "%s: memory at %pS holds %*ph, not the expected %*ph",
 					   loc->entry->id, (void *)loc->addr, loc->len, (void *)loc->addr, loc->len,
 					   write->before);
-		if (!write->restore && loc->kind == KERF_DETOUR)
-			err = kerf_verify_no_entry(loc, txn->report);
+		if (first && !write->restore)
+			err = kerf_verify_surroundings(loc, txn->report);
 	}
 	return err;
 }
@@ -131,7 +131,7 @@ static int attempt(struct kerf_txn *txn, bool first)
 	cpus_read_lock();
 	kcall(jump_label_lock);
 	mutex_lock(kerf_text_mutex);
-	err = check_locked(txn);
+	err = check_locked(txn, first);
 	if (!err && first)
 		fill_slots(txn);
 	if (!err)

@@ -175,9 +175,19 @@ static bool strictly_inside(const struct kerf_location *loc, unsigned long addr)
 	return addr > loc->addr && addr < loc->addr + loc->len;
 }
 
-/* Looks at one function for direct jumps strictly into the window. Probes' breakpoints are read as what they cover. */
+/* loop, loope, loopne, jrcxz */
+static bool is_loop(const struct insn *insn)
+{
+	return insn->opcode.nbytes == 1 && (insn->opcode.bytes[0] & 0xfc) == 0xe0;
+}
+
+/*
+ * Decodes a function from its start: the window must begin where an instruction does, and for a detour no direct jump may
+ * go strictly inside. Probes' breakpoints are read as what they cover.
+ */
 static int scan(const struct kerf_location *loc, unsigned long start, unsigned long end, unsigned long *from)
 {
+	bool jumps = loc->kind == KERF_DETOUR;
 	unsigned long at, bytes;
 	struct insn insn;
 	u8 buf[16];
@@ -189,11 +199,10 @@ static int scan(const struct kerf_location *loc, unsigned long start, unsigned l
 			continue;
 		}
 		bytes = kcall(recover_probed_instruction, buf, at);
-		if (!bytes || decode(&insn, (u8 *)bytes, MAX_INSN_SIZE))
+		if (!bytes || decode(&insn, (u8 *)bytes, MAX_INSN_SIZE) ||
+		    (at < loc->addr && at + insn.length > loc->addr))
 			return -EINVAL;
-		if (strictly_inside(loc, at))
-			return -EINVAL;
-		if ((kerf_form_branch(&insn) || (insn.opcode.nbytes == 1 && (insn.opcode.bytes[0] & 0xfc) == 0xe0)) &&
+		if (jumps && (kerf_form_branch(&insn) || is_loop(&insn)) &&
 		    strictly_inside(loc, at + insn.length + branch_distance(&insn)))
 			return -EINVAL;
 	}
@@ -214,33 +223,38 @@ static bool fixup_inside(const struct kerf_location *loc)
 	return false;
 }
 
+/* The function's cold part lies elsewhere and may jump back into it. 0 if there is none. */
+static unsigned long cold_part(unsigned long addr)
+{
+	char name[KSYM_SYMBOL_LEN + 8], *end;
+
+	sprint_symbol_no_offset(name, addr);
+	end = strchr(name, ' ') ?: name + strlen(name);
+	strcpy(end, ".cold");
+	return kcall(kallsyms_lookup_name, name);
+}
+
 /*
- * Nothing enters a detour's window but at its start, as far as the enclosing function and its cold part show. The sender
- * has looked at the whole image. Caller holds kprobe_mutex and text_mutex, and the target module if there is one.
+ * The window begins at an instruction, and nothing enters a detour's window but at its start, as far as the enclosing function
+ * and its cold part show. The sender has looked at the whole image. Caller holds kprobe_mutex and text_mutex.
  */
-int kerf_verify_no_entry(const struct kerf_location *loc, struct kerf_report *report)
+int kerf_verify_surroundings(const struct kerf_location *loc, struct kerf_report *report)
 {
 	unsigned long size, offset, start, from = 0;
-	char name[KSYM_SYMBOL_LEN + 8], *plus;
 	int err;
 
-	if (!kcall(kallsyms_lookup_size_offset, loc->addr, &size, &offset))
-		return kerf_refuse(report, -EINVAL, "%s: no function is known at %px", loc->entry->id, (void *)loc->addr);
-	if (offset + loc->len > size)
-		return kerf_refuse(report, -EINVAL, "%s: the window at %pS leaves its function", loc->entry->id,
+	if (!kcall(kallsyms_lookup_size_offset, loc->addr, &size, &offset) || offset + loc->len > size)
+		return kerf_refuse(report, -EINVAL, "%s: the window at %pS is not within a function", loc->entry->id,
 				   (void *)loc->addr);
 	start = loc->addr - offset;
 	err = scan(loc, start, start + size, &from);
-	sprint_symbol_no_offset(name, loc->addr);
-	plus = strchr(name, ' ') ?: name + strlen(name);
-	strcpy(plus, ".cold");
-	start = kcall(kallsyms_lookup_name, name);
-	if (!err && start && kcall(kallsyms_lookup_size_offset, start, &size, &offset))
+	start = err ? 0 : cold_part(loc->addr);
+	if (start && loc->kind == KERF_DETOUR && kcall(kallsyms_lookup_size_offset, start, &size, &offset))
 		err = scan(loc, start, start + size - offset, &from);
 	if (err)
-		return kerf_refuse(report, err, "%s: %pS jumps into the middle of the window at %pS, or does not decode",
+		return kerf_refuse(report, err, "%s: the code at %pS jumps into the middle of the window at %pS, overlaps it, or does not decode",
 				   loc->entry->id, (void *)from, (void *)loc->addr);
-	if (fixup_inside(loc))
+	if (loc->kind == KERF_DETOUR && fixup_inside(loc))
 		return kerf_refuse(report, -EINVAL, "%s: an exception fixup enters the window at %pS", loc->entry->id,
 				   (void *)loc->addr);
 	return 0;

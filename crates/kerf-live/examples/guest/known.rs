@@ -1,0 +1,99 @@
+//! kerf_test.ko's functions: every placement and form, and a task that sleeps where nobody may be.
+
+use std::time::{Duration, Instant};
+
+use kerf_live::{Live, Location, Range};
+
+use crate::Outcome;
+use crate::tools::*;
+
+fn check(key: &str, expected: i64) -> Outcome {
+    same(key, shown(key)?, expected)
+}
+
+/// Moved comparison, branch and load; a shift turned into a multiplication; one immediate with two owners.
+pub fn functions() -> Outcome {
+    let mut live = Live::open()?;
+    for (key, stock) in [("below", 1), ("at", 2), ("far", 2), ("beyond", 2), ("shift", 4000), ("pair", 48)] {
+        check(key, stock)?;
+    }
+    // cmp $200, %edi; jae 1f
+    let compare = detour(&[&[0x81, 0xff, 200, 0, 0, 0], &[0x0f, 0x83, 0, 0, 0, 0]]);
+    set(&mut live, entry("compare", 200, vec![test_location("detour", &[0x83, 0xff, 0x20, 0x73, 0x0b], compare)?]))?;
+    for (key, value) in [("below", 1), ("at", 1), ("far", 1), ("beyond", 2)] {
+        check(key, value)?;
+    }
+    // imul $5, %eax, %eax; add $7, %eax
+    let multiply = detour(&[&[0x69, 0xc0, 5, 0, 0, 0], &[0x81, 0xc0, 7, 0, 0, 0]]);
+    let stock = [0xc1, 0xe0, 0x02, 0x83, 0xc0, 0x00];
+    set(&mut live, entry("shift", 5, vec![test_location("shift", &stock, multiply)?]))?;
+    check("shift", 5007)?;
+    packed(&mut live)?;
+    live.unset_all()?;
+    for (key, stock) in [("below", 1), ("at", 2), ("shift", 4000), ("packed_low", 16), ("packed_high", 32)] {
+        check(key, stock)?;
+    }
+    same("entries", live.status()?.entries.len(), 0)
+}
+
+/// Each owner sets and unsets its own half of the immediate; nobody takes the other's.
+fn packed(live: &mut Live) -> Outcome {
+    let stock = [0x48, 0xb8, 0x10, 0, 0, 0, 0x20, 0, 0, 0];
+    let whole = test_location("packed", &stock, immediate(2, &[]))?;
+    let half = |field: usize, value: u8| Location { change: immediate(field, &[value, 0, 0, 0]), ..whole.clone() };
+    set(live, entry("low", 5, vec![half(2, 5)]))?;
+    set(live, entry("high", 6, vec![half(6, 6)]))?;
+    check("packed_low", 5)?;
+    check("packed_high", 6)?;
+    says(&refused(live, entry("thief", 7, vec![half(6, 7)]))?, &["owned by entry high"])?;
+    live.unset(&["low"])?;
+    check("packed_low", 16)?;
+    check("packed_high", 6)?;
+    set(live, entry("high", 9, vec![half(6, 9)]))?;
+    check("packed_high", 9)
+}
+
+/// pair or park with another V.
+pub fn two_immediates(function: &str, first: &[u8], value: u8) -> Result<kerf_live::Entry, Box<dyn std::error::Error>> {
+    let field = first.len() - if function == "park" { 4 } else { 1 };
+    let bytes = if function == "park" { vec![value, 0, 0, 0] } else { vec![value] };
+    let second: &[u8] = if function == "park" { &[0x83, 0xc3, 0x20] } else { &[0x83, 0xc0, 0x20] };
+    let one = test_location(function, first, immediate(field, &bytes))?;
+    let two = test_location(function, second, immediate(2, &[2 * value]))?;
+    let range = Range::between(one.target.clone(), one.image_offset, two.image_offset + 3);
+    let mut entry = entry(function, value.into(), vec![one, two]);
+    entry.between.push(range);
+    Ok(entry)
+}
+
+/// A thread sleeps between the two immediates: the change waits, gives up with its name, and works when it has left.
+pub fn parked() -> Outcome {
+    let mut live = Live::open()?;
+    let entry = two_immediates("park", &[0xbb, 0x10, 0, 0, 0], 5)?;
+    write(TEST, "park")?;
+    std::thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    let mut transaction = transaction(&mut live)?;
+    transaction.entries.push(entry.clone());
+    transaction.timeout = Duration::from_millis(300);
+    let error = live.set(&transaction).err().ok_or("set with a task inside")?;
+    says(&error, &["kerf_park", "kerf_test_park+0x"])?;
+    ensure(start.elapsed() >= Duration::from_millis(300), || "it gave up too early".into())?;
+    same("entries", live.status()?.entries.len(), 0)?;
+    let patient = std::thread::spawn(move || -> Result<(), String> {
+        let mut live = Live::open().map_err(|error| error.to_string())?;
+        transaction.timeout = Duration::from_secs(10);
+        live.set(&transaction).map(|_| ()).map_err(|error| error.to_string())
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    write(TEST, "stop")?;
+    patient.join().map_err(|_| "the patient writer panicked")??;
+    check("park_result", 48)?;
+    write(TEST, "park")?;
+    std::thread::sleep(Duration::from_millis(100));
+    says(&live.unset(&["park"]).err().ok_or("unset with a task inside")?, &["kerf_park"])?;
+    write(TEST, "stop")?;
+    check("park_result", 15)?;
+    live.unset(&["park"])?;
+    Ok(())
+}

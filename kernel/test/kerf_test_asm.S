@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Functions whose every byte is known. In the pair and park functions a value V stands once as V and once as 2V: 16 and 32. */
+#include <linux/linkage.h>
+#include <asm/asm.h>
+
+/* u32 pair(u32 spins): 3V, with a loop between the two immediates in which a task is likely to be preempted */
+SYM_FUNC_START(kerf_test_pair)
+	xorl	%eax, %eax
+	addl	$0x10, %eax
+	movl	%edi, %ecx
+1:	decl	%ecx
+	jnz	1b
+	addl	$0x20, %eax
+	xorl	%ecx, %ecx
+	RET
+SYM_FUNC_END(kerf_test_pair)
+
+/* u32 park(void): 3V, with a sleep between the two immediates */
+SYM_FUNC_START(kerf_test_park)
+	pushq	%rbx
+	movl	$0x10, %ebx
+	call	kerf_test_wait
+	addl	$0x20, %ebx
+	movl	%ebx, %eax
+	popq	%rbx
+	RET
+SYM_FUNC_END(kerf_test_park)
+
+/* u32 limit(u32 x): x < 32 ? small : large. Compare, short branch and RIP-relative load are what a detour moves. */
+SYM_FUNC_START(kerf_test_detour)
+	cmpl	$0x20, %edi
+	jae	1f
+	movl	kerf_test_small(%rip), %eax
+	RET
+1:	movl	kerf_test_large(%rip), %eax
+	RET
+SYM_FUNC_END(kerf_test_detour)
+
+/* u32 double(u32 x): 4x, by a shift */
+SYM_FUNC_START(kerf_test_shift)
+	movl	%edi, %eax
+	shll	$2, %eax
+	addl	$0, %eax
+	RET
+SYM_FUNC_END(kerf_test_shift)
+
+/* u64 packed(void): two constants, 16 and 32, in one immediate */
+SYM_FUNC_START(kerf_test_packed)
+	movabsq	$0x2000000010, %rax
+	RET
+SYM_FUNC_END(kerf_test_packed)
+
+/* Refused: a jump goes to the second of the two additions. */
+SYM_FUNC_START(kerf_test_into)
+	addl	$0x10, %eax
+1:	addl	$0x20, %eax
+	decl	%edi
+	jnz	1b
+	RET
+SYM_FUNC_END(kerf_test_into)
+
+/* Refused as a detour: the load may fault and has an exception table entry. */
+SYM_FUNC_START(kerf_test_fault)
+1:	movl	(%rdi), %eax
+	addl	$0x10, %eax
+2:	xorl	%ecx, %ecx
+	RET
+	_ASM_EXTABLE(1b, 2b)
+SYM_FUNC_END(kerf_test_fault)

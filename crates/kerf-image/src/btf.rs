@@ -3,6 +3,8 @@
 //! Only what is needed to read records from an image: the format is described in the kernel's
 //! Documentation/bpf/btf.rst.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 
 use crate::bytes::{text_at, u16_at, u32_at};
@@ -14,6 +16,7 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -67,6 +70,17 @@ impl Member {
     pub fn offset(&self) -> Option<usize> {
         (self.bit_offset % 8 == 0).then_some((self.bit_offset / 8) as usize)
     }
+}
+
+/// What a function takes and returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// How many parameters it has, a final `...` counted.
+    pub parameters: usize,
+    /// Whether the last parameter is `...`.
+    pub variadic: bool,
+    /// Whether it returns nothing.
+    pub void: bool,
 }
 
 /// The types of a kernel.
@@ -125,6 +139,29 @@ impl<'data> Btf<'data> {
     /// Whether there are no types.
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
+    }
+
+    /// What functions take and return, by name. Functions of one name with different types are left out.
+    pub fn signatures(&self) -> HashMap<&'data str, Signature> {
+        let mut found: HashMap<&'data str, Option<Signature>> = HashMap::new();
+        for &start in &self.starts {
+            let Some(function) = Kind::read(self.types, start as usize).filter(|k| k.kind == KIND_FUNC) else {
+                continue;
+            };
+            let Some((name, signature)) = self.signature(&function) else { continue };
+            found.entry(name).and_modify(|known| *known = known.filter(|k| *k == signature)).or_insert(Some(signature));
+        }
+        found.into_iter().filter_map(|(name, signature)| Some((name, signature?))).collect()
+    }
+
+    fn signature(&self, function: &Kind) -> Option<(&'data str, Signature)> {
+        let text = self.strings.get(function.name..)?;
+        let name = std::str::from_utf8(text.get(..text.iter().position(|b| *b == 0)?)?).ok()?;
+        let start = *self.starts.get((function.size_or_type as usize).checked_sub(1)?)? as usize;
+        let prototype = Kind::read(self.types, start).filter(|k| k.kind == KIND_FUNC_PROTO)?;
+        let last = prototype.length.checked_sub(1).map(|n| u32_at(self.types, start + 12 + 8 * n + 4));
+        let variadic = last == Some(Some(0));
+        Some((name, Signature { parameters: prototype.length, variadic, void: prototype.size_or_type == 0 }))
     }
 
     /// The first structure or union of that name.

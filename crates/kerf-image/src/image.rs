@@ -209,6 +209,11 @@ impl Image {
 
     /// Every place in the code that the kernel patches by itself, from the image's own tables.
     ///
+    /// The sizes and members of the tables' records come from the image's own types (BTF). Relocatable files have no such
+    /// types: there the size of a record follows from the positions of its relocations, and the place of an
+    /// alternative's length from the replacements' lengths. Nothing depends on a kernel version. Of the running kernel,
+    /// only the tables that it keeps after booting can be read; [`PatchSites::unavailable`] names the others.
+    ///
     /// # Errors
     ///
     /// A table contradicts its format.

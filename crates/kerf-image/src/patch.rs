@@ -86,6 +86,7 @@ pub struct UnavailableTable {
 }
 
 /// All places that the kernel patches, sorted by address. They may overlap: a lock prefix can lie in an alternative.
+/// Records that say the same (an alternative with several replacements) count once.
 #[derive(Clone, Debug, Default)]
 pub struct PatchSites {
     sites: Vec<PatchSite>,

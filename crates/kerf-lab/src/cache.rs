@@ -13,6 +13,9 @@ use rustix::fs::FlockOperation;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+/// How the names of directories begin in which something is being made.
+const WORK: &str = ".work-";
+
 /// The cache directory.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -104,15 +107,19 @@ impl Cache {
 
     /// A directory beside `destination` to work in; [`install`] moves it into place when it is complete.
     ///
+    /// The lock must be held: what a process that was killed has left behind is removed here.
+    ///
     /// # Errors
     /// When it cannot be created.
     pub(crate) fn workspace(destination: &Path) -> Result<tempfile::TempDir, LabError> {
         let parent = destination.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(LabError::io("create", parent))?;
-        tempfile::Builder::new()
-            .prefix(".work-")
-            .tempdir_in(parent)
-            .map_err(LabError::io("create a directory in", parent))
+        for entry in fs::read_dir(parent).map_err(LabError::io("list", parent))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(WORK) {
+                fs::remove_dir_all(entry.path()).map_err(LabError::io("remove", entry.path()))?;
+            }
+        }
+        tempfile::Builder::new().prefix(WORK).tempdir_in(parent).map_err(LabError::io("create a directory in", parent))
     }
 }
 
@@ -158,6 +165,16 @@ mod tests {
         assert!(rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());
         drop(held);
         assert!(rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok());
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_process_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join(".work-old/x")).unwrap();
+        fs::write(dir.path().join("other"), b"").unwrap();
+        let work = Cache::workspace(&dir.path().join("target")).unwrap();
+        assert!(work.path().is_dir());
+        assert!(!dir.path().join(".work-old").exists() && dir.path().join("other").exists());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::protocol::{MANIFEST_PATH, Manifest, ModuleLoad};
 use object::read::elf::{FileHeader, ProgramHeader};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
@@ -154,6 +154,27 @@ impl Initramfs {
             }
         } else if kind.is_file() {
             self.insert(guest, Entry::Host(host.to_owned(), metadata.permissions().mode() & 0o7777));
+            self.libraries(host)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the libraries that a dynamically linked program of the host needs, at their places.
+    fn libraries(&mut self, program: &Path) -> Result<(), LabError> {
+        let mut start = Vec::new();
+        let file = File::open(program).map_err(LabError::io("open", program))?;
+        file.take(4).read_to_end(&mut start).map_err(LabError::io("read", program))?;
+        if start != *b"\x7fELF" || linkage(program).ok() != Some(Linkage::Dynamic) {
+            return Ok(());
+        }
+        for line in process::stdout(Command::new("ldd").arg(program))?.lines() {
+            if line.contains("not found") {
+                let problem = format!("needs a library that this host does not have: {}", line.trim());
+                return Err(LabError::BadFile { path: program.to_owned(), problem });
+            }
+            // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)` or `/lib64/ld-linux-x86-64.so.2 (0x…)`
+            let Some(path) = line.split_whitespace().find(|word| word.starts_with('/')) else { continue };
+            self.insert(path, Entry::Host(path.into(), 0o755));
         }
         Ok(())
     }
@@ -202,18 +223,33 @@ fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// The guest has no shared libraries: a program that wants an interpreter would not start there.
+/// How a program was linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Linkage {
+    Static,
+    Dynamic,
+}
+
+/// The guest's first process finds no shared libraries: a program that wants an interpreter would not start.
 fn require_static(path: &Path, remedy: &str) -> Result<(), LabError> {
-    let bytes = fs::read(path).map_err(LabError::io("read", path))?;
     let bad = |problem: &str| LabError::BadFile { path: path.to_owned(), problem: format!("{problem}: {remedy}") };
+    match linkage(path) {
+        Ok(Linkage::Static) => Ok(()),
+        Ok(Linkage::Dynamic) => Err(bad("is linked dynamically and cannot run in the guest")),
+        Err(LabError::BadFile { problem, .. }) => Err(bad(&problem)),
+        Err(other) => Err(other),
+    }
+}
+
+fn linkage(path: &Path) -> Result<Linkage, LabError> {
+    let bytes = fs::read(path).map_err(LabError::io("read", path))?;
+    let bad = |problem: &str| LabError::BadFile { path: path.to_owned(), problem: problem.into() };
     let header = object::elf::FileHeader64::<object::Endianness>::parse(&*bytes)
         .map_err(|_| bad("is not a 64-bit ELF program"))?;
     let endian = header.endian().map_err(|_| bad("is not a 64-bit ELF program"))?;
     let segments = header.program_headers(endian, &*bytes).map_err(|_| bad("has a damaged program header"))?;
-    if segments.iter().any(|segment| segment.p_type(endian) == object::elf::PT_INTERP) {
-        return Err(bad("is linked dynamically and cannot run in the guest"));
-    }
-    Ok(())
+    let dynamic = segments.iter().any(|segment| segment.p_type(endian) == object::elf::PT_INTERP);
+    Ok(if dynamic { Linkage::Dynamic } else { Linkage::Static })
 }
 
 #[cfg(test)]
@@ -275,6 +311,16 @@ mod tests {
         let (paths, bytes) = build();
         assert_eq!(paths, ["/data", "/data/in", "/data/in/a", "/data/in/sub", "/data/in/sub/m", "/data/in/z"]);
         assert_eq!(bytes, build().1);
+    }
+
+    #[test]
+    fn a_dynamic_program_brings_its_libraries() {
+        let mut initramfs = Initramfs::default();
+        let spec = FileSpec { host: "/usr/bin/make".into(), guest: "/bin/make".into() };
+        initramfs.file(&spec).unwrap();
+        let paths: Vec<&String> = initramfs.entries.keys().collect();
+        assert!(paths.iter().any(|path| path.contains("/libc.so")), "{paths:?}");
+        assert!(paths.iter().any(|path| path.contains("/ld-linux")), "{paths:?}");
     }
 
     #[test]

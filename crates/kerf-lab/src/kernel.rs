@@ -39,7 +39,6 @@ impl Kernel {
             return Err(LabError::NoSuchKernel { name: release.into(), cached: cache.releases() });
         }
         let mut kernel = Self::around(root, release, vmlinuz);
-        kernel.version = crate::packages::version_of(&kernel).unwrap_or_default();
         kernel.source = crate::source::prepared(cache, &kernel.version);
         Ok(kernel)
     }
@@ -75,7 +74,7 @@ impl Kernel {
             modules_dir: existing(root.join("lib/modules").join(release)),
             headers: existing(root.join("usr/src").join(format!("linux-headers-{release}"))),
             release: release.into(),
-            version: String::new(),
+            version: crate::packages::version_of(&root, release).unwrap_or_default(),
             vmlinuz,
             source: None,
             root,
@@ -126,9 +125,8 @@ fn bzimage_release(start: &[u8]) -> Option<String> {
 }
 
 fn elf_release(image: &[u8]) -> Option<String> {
-    const BANNER: &[u8] = b"Linux version ";
-    let at = image.windows(BANNER.len()).position(|window| window == BANNER)?;
-    first_word(image.get(at + BANNER.len()..)?)
+    let banner = regex::bytes::Regex::new("Linux version ").ok()?.find(image)?;
+    first_word(image.get(banner.end()..)?)
 }
 
 fn first_word(bytes: &[u8]) -> Option<String> {

@@ -143,10 +143,11 @@ impl Planner<'_> {
 impl Index {
     fn load(kernel: &Kernel) -> Result<Self, LabError> {
         let release = kernel.release.clone();
-        let directory = kernel.modules_dir.clone().ok_or_else(|| LabError::NoSuchModule {
-            name: "(any)".into(),
-            release: release.clone(),
-            suggestion: None,
+        let directory = kernel.modules_dir.clone().ok_or_else(|| LabError::BadMachine {
+            reason: format!(
+                "there is no lib/modules/{release} beside {}; name modules by file",
+                kernel.vmlinuz.display()
+            ),
         })?;
         let dep = directory.join("modules.dep");
         let text = std::fs::read_to_string(&dep).map_err(LabError::io("read", &dep))?;

@@ -42,15 +42,14 @@ pub fn kernel(cache: &Cache, progress: &mut dyn Progress) -> Result<Kernel, LabE
 /// As [`kernel`].
 pub fn update(cache: &Cache, progress: &mut dyn Progress) -> Result<Kernel, LabError> {
     let _lock = cache.lock()?;
-    progress.step("updating the package lists");
-    process::run(Command::new("apt-get").arg("update"))?;
+    update_lists(progress)?;
     let choice = resolve(progress)?;
     prepare(cache, choice, progress)
 }
 
-/// The version of the package that a cached kernel came from.
-pub(crate) fn version_of(kernel: &Kernel) -> Option<String> {
-    record(&kernel.root).map(|choice| choice.source.version)
+/// The version of the package that a kernel below this root came from.
+pub(crate) fn version_of(root: &Path, release: &str) -> Option<String> {
+    record(root).filter(|choice| choice.release == release).map(|choice| choice.source.version)
 }
 
 /// What a cached kernel was made from.
@@ -152,16 +151,12 @@ pub(crate) fn fetch(
 
 fn download(debs: &Path, package: &Package, progress: &mut dyn Progress) -> Result<PathBuf, LabError> {
     progress.step(&format!("fetching {} {}", package.name, package.version));
-    let work = tempfile::Builder::new()
-        .prefix(".work-")
-        .tempdir_in(debs)
-        .map_err(LabError::io("create a directory in", debs))?;
+    let work = Cache::workspace(&debs.join(&package.name))?;
     let mut command = Command::new("apt-get");
     command.arg("download").arg(format!("{}={}", package.name, package.version)).current_dir(work.path());
     if process::run(&mut command).is_err() {
         // The lists may be older than the archive.
-        progress.step("updating the package lists");
-        process::run(Command::new("apt-get").arg("update"))?;
+        update_lists(progress)?;
         process::run(&mut command)?;
     }
     let file = downloaded(work.path(), package).ok_or_else(|| LabError::Archive {
@@ -186,12 +181,20 @@ fn resolve(progress: &mut dyn Progress) -> Result<Choice, LabError> {
     match ask_archive() {
         Err(LabError::Archive { reason }) => {
             tracing::info!(reason, "updating the package lists");
-            progress.step("updating the package lists");
-            process::run(Command::new("apt-get").arg("update"))?;
+            update_lists(progress)?;
             ask_archive()
         }
         result => result,
     }
+}
+
+fn update_lists(progress: &mut dyn Progress) -> Result<(), LabError> {
+    if !rustix::process::geteuid().is_root() {
+        let reason = "the package lists are missing or out of date: run `sudo apt-get update`".into();
+        return Err(LabError::Archive { reason });
+    }
+    progress.step("updating the package lists");
+    process::run(Command::new("apt-get").arg("update")).map(drop)
 }
 
 fn ask_archive() -> Result<Choice, LabError> {

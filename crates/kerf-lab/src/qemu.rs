@@ -62,6 +62,13 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Removes the names of the files; what is open stays usable.
+    pub(crate) fn remove(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            tracing::debug!(%error, "removing {}", self.directory.display());
+        }
+    }
+
     fn socket(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -207,7 +214,7 @@ fn topology(machine: &Machine) -> String {
     let (cpus, nodes) = (machine.cpus, machine.numa_nodes);
     let sockets = match nodes {
         1 => return cpus.to_string(),
-        _ if cpus.is_multiple_of(nodes) => nodes,
+        _ if cpus % nodes == 0 => nodes,
         _ => cpus,
     };
     format!("{cpus},sockets={sockets},cores={},threads=1", cpus / sockets)

@@ -27,6 +27,7 @@ type Event = (Stream, Vec<u8>);
 
 struct Watch<'a> {
     machine: &'a Machine,
+    layout: &'a Layout,
     sink: &'a mut dyn Sink,
     console: Console,
     control: Vec<u8>,
@@ -51,6 +52,7 @@ pub(crate) fn run(
     let (sender, receiver) = sync_channel(64);
     let mut watch = Watch {
         machine,
+        layout,
         sink,
         console: Console::new(KEPT_LINES, machine.allow_warnings),
         control: Vec::new(),
@@ -154,6 +156,10 @@ impl Watch<'_> {
             self.sink.console(line)?;
         }
         if !block.is_empty() {
+            if self.last_line == self.start {
+                // The guest runs, so QEMU has opened all files: if this process is killed, nothing is left behind.
+                self.layout.remove();
+            }
             self.last_line = Instant::now();
         }
         if self.fault_at.is_none() && self.console.fault().is_some() {

@@ -260,7 +260,8 @@ impl Step<'_> {
         let (low_register, high_register) = self.halves(width);
         let a = self.register(low_register)?;
         let product = self.product(a, b, signed);
-        let (low, high) = (self.arena.extract(product, width - 1, 0), self.arena.extract(product, 2 * width - 1, width));
+        let (low, high) =
+            (self.arena.extract(product, width - 1, 0), self.arena.extract(product, 2 * width - 1, width));
         self.set_product_flags(product, low, signed, &[a, b]);
         self.set_register(low_register, low)?;
         self.set_register(high_register, high)

@@ -55,8 +55,8 @@ impl Arena {
         let (plus, minus): (Vec<_>, Vec<_>) = linear.terms.into_iter().partition(|&(_, value)| value <= half);
         let minus = minus.into_iter().map(|(term, value)| (term, value.wrapping_neg())).collect();
         let constant = linear.constant.wrapping_neg();
-        let left = self.from_linear(Linear { terms: plus, constant: 0 }, width);
-        let right = self.from_linear(Linear { terms: minus, constant }, width);
+        let left = self.sum_of(Linear { terms: plus, constant: 0 }, width);
+        let right = self.sum_of(Linear { terms: minus, constant }, width);
         (left, right)
     }
 

@@ -119,14 +119,22 @@ impl Writer<'_> {
                     self.part(*lo);
                 }
             },
+            // The bits of a quotient that can be set are all of it.
+            Node::Extract(inner, _, 0) if matches!(arena.node(*inner), Node::Divide(DivOp::Udiv, ..)) => {
+                self.term(*inner)
+            }
             Node::Extract(inner, hi, lo) => self.slice(*inner, *hi, *lo),
             Node::Zext(inner) => match arena.node(*inner) {
-                Node::Extract(source, hi, lo) if *lo > 0 && hi + 1 == arena.width(*source) && arena.width(*source) >= 32 => {
+                Node::Extract(source, hi, lo)
+                    if *lo > 0 && hi + 1 == arena.width(*source) && arena.width(*source) >= 32 =>
+                {
                     self.part(*source);
                     self.push(&format!(" >> {lo}"));
                 }
                 Node::Bits(BitOp::And, terms, constant) if self.masked_slice(terms, *constant, 0) => {}
-                Node::Sum(..) | Node::Product(..) | Node::Not(_) => self.call(&format!("u{}", arena.width(*inner)), *inner),
+                Node::Sum(..) | Node::Product(..) | Node::Not(_) => {
+                    self.call(&format!("u{}", arena.width(*inner)), *inner)
+                }
                 _ => self.term(*inner),
             },
             Node::Sext(inner) => self.call(&format!("i{}", arena.width(*inner)), *inner),

@@ -32,9 +32,10 @@ impl Bytes {
     }
 
     fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
-        let blocks = self.blocks.iter().flat_map(|(start, bytes)| {
-            (0..bytes.len() as u64).map(move |offset| start.wrapping_add(offset))
-        });
+        let blocks = self
+            .blocks
+            .iter()
+            .flat_map(|(start, bytes)| (0..bytes.len() as u64).map(move |offset| start.wrapping_add(offset)));
         self.single.keys().copied().chain(blocks)
     }
 }
@@ -144,7 +145,13 @@ impl Evaluator<'_> {
             Node::Extract(a, _, lo) => self.value(*a) >> lo,
             Node::Zext(a) => self.value(*a),
             Node::Sext(a) => signed(self.value(*a), arena.width(*a)) as u128,
-            Node::Ite(c, a, b) => if self.value(*c) == 1 { self.value(*a) } else { self.value(*b) },
+            Node::Ite(c, a, b) => {
+                if self.value(*c) == 1 {
+                    self.value(*a)
+                } else {
+                    self.value(*b)
+                }
+            }
             Node::Eq(a, b) if arena.is_memory(*a) => u128::from(self.same_memory(*a, *b)),
             Node::Eq(a, b) => u128::from(self.value(*a) == self.value(*b)),
             Node::Ult(a, b) => u128::from(self.value(*a) < self.value(*b)),

@@ -53,7 +53,8 @@ impl Step<'_> {
         if let Some(flow) = self.control()? {
             return Ok(flow);
         }
-        let known = self.moves()? || self.arithmetic()? || self.multiplication()? || self.shifts()? || self.bit_ops()?;
+        let known =
+            self.moves()? || self.arithmetic()? || self.multiplication()? || self.shifts()? || self.bit_ops()?;
         if known { Ok(Flow::Next) } else { self.unsupported("instruction outside the modelled set") }
     }
 

@@ -10,6 +10,7 @@ mod bitops;
 mod bits;
 mod compare;
 mod display;
+mod division;
 mod error;
 mod eval;
 mod execute;

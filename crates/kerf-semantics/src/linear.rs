@@ -23,7 +23,7 @@ impl Arena {
     }
 
     /// The term for a sum whose terms may repeat and be in any order.
-    pub(crate) fn from_linear(&mut self, mut linear: Linear, width: u32) -> Term {
+    pub(crate) fn sum_of(&mut self, mut linear: Linear, width: u32) -> Term {
         let ones = mask(width);
         linear.terms.sort_unstable_by_key(|&(term, _)| term);
         let mut terms: Vec<(Term, u128)> = Vec::with_capacity(linear.terms.len());
@@ -51,7 +51,7 @@ impl Arena {
         let (mut left, right) = (self.linear(a), self.linear(b));
         left.terms.extend(right.terms.iter().map(|&(term, coefficient)| (term, coefficient.wrapping_mul(factor))));
         left.constant = left.constant.wrapping_add(right.constant.wrapping_mul(factor));
-        self.from_linear(left, width)
+        self.sum_of(left, width)
     }
 
     /// `a + b`, modulo 2^width.
@@ -86,7 +86,7 @@ impl Arena {
             *coefficient = coefficient.wrapping_mul(factor);
         }
         linear.constant = linear.constant.wrapping_mul(factor);
-        self.from_linear(linear, width)
+        self.sum_of(linear, width)
     }
 
     /// `a * b`, modulo 2^width.
@@ -142,6 +142,9 @@ impl Arena {
         let width = self.same_width(a, b);
         match (self.as_constant(a), self.as_constant(b)) {
             (Some(x), Some(y)) => return self.constant(divide(op, x, y, width), width),
+            (None, Some(1)) if width == 1 => {
+                return if op == DivOp::Udiv || op == DivOp::Sdiv { a } else { self.bool(false) };
+            }
             (None, Some(y)) if width > 1 && y.is_power_of_two() => {
                 let shift = y.trailing_zeros();
                 match op {
@@ -158,7 +161,20 @@ impl Arena {
             }
             _ => {}
         }
-        self.narrow_division(op, a, b).unwrap_or_else(|| self.intern(Node::Divide(op, a, b), width))
+        if let Some(narrow) = self.narrow_division(op, a, b) {
+            return narrow;
+        }
+        match (op, self.as_constant(b)) {
+            (DivOp::Udiv, Some(divisor)) if divisor != 0 => self.udiv_constant(a, divisor),
+            // A remainder is what compilers compute it as.
+            (DivOp::Urem | DivOp::Srem, Some(divisor)) if divisor != 0 => {
+                let op = if op == DivOp::Urem { DivOp::Udiv } else { DivOp::Sdiv };
+                let quotient = self.divide(op, a, b);
+                let product = self.scale(quotient, divisor);
+                self.sub(a, product)
+            }
+            _ => self.intern(Node::Divide(op, a, b), width),
+        }
     }
 
     /// Unsigned division of two zero-extended terms happens in their own width.
@@ -184,7 +200,13 @@ pub(crate) fn divide(op: DivOp, a: u128, b: u128, width: u32) -> u128 {
     let result = match op {
         DivOp::Udiv => a.checked_div(b).unwrap_or(ones),
         DivOp::Urem => a.checked_rem(b).unwrap_or(a),
-        DivOp::Sdiv if b == 0 => if x < 0 { 1 } else { ones },
+        DivOp::Sdiv if b == 0 => {
+            if x < 0 {
+                1
+            } else {
+                ones
+            }
+        }
         DivOp::Sdiv => x.wrapping_div(y) as u128,
         DivOp::Srem if b == 0 => a,
         DivOp::Srem => x.wrapping_rem(y) as u128,

@@ -146,7 +146,7 @@ impl Cfg {
     pub fn with_options(code: &[Instruction], options: &CfgOptions) -> Self {
         let index: HashMap<u64, usize> = code.iter().enumerate().map(|(at, insn)| (insn.ip(), at)).collect();
         let mut cfg = Self {
-            successors: code.iter().map(|insn| flow_targets(insn)).collect(),
+            successors: code.iter().map(flow_targets).collect(),
             code: code.to_vec(),
             index,
             predecessors: HashMap::new(),

@@ -56,8 +56,7 @@ impl Arena {
         }
         let mut later = Vec::new();
         let mut at = memory;
-        loop {
-            let Node::Store(before, other, stored) = *self.node(at) else { break };
+        while let Node::Store(before, other, stored) = *self.node(at) {
             match self.distance(address, other) {
                 Distance::Same => {
                     at = before;

@@ -98,7 +98,11 @@ fn describe(flow: &Flow) -> &'static str {
 }
 
 /// The instructions that can be reached, each after all that lead to it.
-fn schedule<'a>(code: &'a [Instruction], entry: u64, exits: &BTreeSet<u64>) -> Result<Vec<&'a Instruction>, Unsupported> {
+fn schedule<'a>(
+    code: &'a [Instruction],
+    entry: u64,
+    exits: &BTreeSet<u64>,
+) -> Result<Vec<&'a Instruction>, Unsupported> {
     let at = |ip: u64| code.binary_search_by_key(&ip, Instruction::ip).ok();
     let Some(start) = at(entry) else { return refuse(entry, "the entry is not in the code given") };
     #[derive(Clone, Copy, PartialEq)]
@@ -124,7 +128,10 @@ fn schedule<'a>(code: &'a [Instruction], entry: u64, exits: &BTreeSet<u64>) -> R
             continue;
         }
         let Some(next) = at(target) else {
-            return refuse(code[here].ip(), format!("execution goes on at {target:#x}, which is neither code nor an exit"));
+            return refuse(
+                code[here].ip(),
+                format!("execution goes on at {target:#x}, which is neither code nor an exit"),
+            );
         };
         match marks[next] {
             Mark::Open => return refuse(code[here].ip(), format!("there is a loop through {target:#x}")),

@@ -1,7 +1,7 @@
 //! Slices of terms: extraction, concatenation, extension, and the shifts that are made of them.
 
 use crate::linear::Linear;
-use crate::term::{Arena, Node, ShiftOp, Term, mask, signed};
+use crate::term::{Arena, DivOp, Node, ShiftOp, Term, mask, signed};
 
 impl Arena {
     /// Bits `hi` down to `lo` of `term`, `hi - lo + 1` bits wide.
@@ -54,6 +54,10 @@ impl Arena {
                 }
             }
             Node::Extract(inner, _, base) => self.extract(inner, hi + base, lo + base),
+            Node::Divide(DivOp::Udiv, a, b) if self.as_constant(b).is_some_and(|divisor| divisor != 0) => {
+                let divisor = self.as_constant(b).unwrap_or(1);
+                self.extract_quotient(term, a, divisor, hi, lo)
+            }
             Node::Zext(inner) => {
                 let top = self.width(inner) - 1;
                 if lo > top {
@@ -79,22 +83,24 @@ impl Arena {
     fn extract_sum(&mut self, term: Term, terms: &[(Term, u128)], constant: u128, hi: u32, lo: u32) -> Term {
         if hi + 1 < self.width(term) || lo == 0 {
             let parts = terms.iter().map(|&(part, coefficient)| (self.extract(part, hi, 0), coefficient)).collect();
-            let narrow = if hi == 0 {
-                self.extract_parity_of_sum(parts, constant)
-            } else {
-                self.resum(parts, constant, hi + 1)
-            };
+            let narrow =
+                if hi == 0 { self.extract_parity_of_sum(parts, constant) } else { self.resum(parts, constant, hi + 1) };
             return self.extract(narrow, hi, lo);
         }
         let zeros = terms.iter().map(|&(_, coefficient)| coefficient).chain([constant]);
         let zeros = zeros.filter(|&value| value != 0).map(u128::trailing_zeros).min().unwrap_or(0);
         if zeros > 0 && zeros <= lo {
             let terms = terms.iter().map(|&(part, coefficient)| (part, coefficient >> zeros)).collect();
-            let inner = self.from_linear(Linear { terms, constant: constant >> zeros }, self.width(term));
+            let inner = self.sum_of(Linear { terms, constant: constant >> zeros }, self.width(term));
             return self.extract(inner, hi - zeros, lo - zeros);
         }
         if zeros > hi {
             return self.constant(0, hi - lo + 1);
+        }
+        if constant == 0
+            && let Some(quotient) = self.quotient(terms, hi, lo)
+        {
+            return quotient;
         }
         self.intern(Node::Extract(term, hi, lo), hi - lo + 1)
     }
@@ -118,7 +124,7 @@ impl Arena {
             sum.constant = sum.constant.wrapping_add(inner.constant.wrapping_mul(factor));
             sum.terms.extend(inner.terms.iter().map(|&(term, value)| (term, value.wrapping_mul(factor))));
         }
-        self.from_linear(sum, width)
+        self.sum_of(sum, width)
     }
 
     /// `hi` followed by `lo`, as wide as both together (at most 128 bits).
@@ -229,6 +235,10 @@ impl Arena {
             Node::Constant(value) => self.constant(signed(value, from) as u128, width),
             Node::Sext(inner) => self.sext(inner, width),
             Node::Zext(inner) => self.zext(inner, width),
+            Node::Extract(sum, hi, lo) => match self.extended_quotient(sum, hi, lo, width) {
+                Some(quotient) => quotient,
+                None => self.intern(Node::Sext(term), width),
+            },
             _ => self.intern(Node::Sext(term), width),
         }
     }

@@ -171,10 +171,7 @@ pub(crate) fn parse_literal(solver: &Context, value: SExpr) -> Option<u128> {
             ("#b", digits) => u128::from_str_radix(digits, 2).ok(),
             _ => None,
         },
-        SExprData::List(parts) => match parts {
-            [_, number, _] => solver.get_atom(*number)?.strip_prefix("bv")?.parse().ok(),
-            _ => None,
-        },
+        SExprData::List([_, number, _]) => solver.get_atom(*number)?.strip_prefix("bv")?.parse().ok(),
         _ => None,
     }
 }

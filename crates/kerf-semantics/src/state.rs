@@ -203,7 +203,14 @@ impl State {
     }
 
     /// A term for a result that the architecture leaves undefined.
-    pub(crate) fn undefined(&self, arena: &mut Arena, insn: &Instruction, what: &str, inputs: &[Term], width: u32) -> Term {
+    pub(crate) fn undefined(
+        &self,
+        arena: &mut Arena,
+        insn: &Instruction,
+        what: &str,
+        inputs: &[Term],
+        width: u32,
+    ) -> Term {
         match &self.undefined {
             Undefined::Fresh => arena.fresh(&format!("undefined.{what}@{:x}", insn.ip()), width),
             Undefined::Named(tag) => {

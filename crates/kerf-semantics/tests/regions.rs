@@ -125,8 +125,7 @@ fn a_symbolic_value_flows_through_two_immediates() {
 fn a_wrong_immediate_is_refuted_by_a_state_that_differs_on_this_processor() {
     let (right, wrong) = (plug_limit(32), plug_limit(33));
     let mut arena = Arena::new();
-    let (a, b) =
-        (whole(&mut arena, &right, &Overrides::new()), whole(&mut arena, &wrong, &Overrides::new()));
+    let (a, b) = (whole(&mut arena, &right, &Overrides::new()), whole(&mut arena, &wrong, &Overrides::new()));
     let claim = equal_states(&mut arena, &a, &b, &LiveSet::of_registers(&[0]));
     let Verdict::Refuted(model) = Prover::start().unwrap().valid(&arena, &[], claim).unwrap() else {
         panic!("32 is not 33")
@@ -192,9 +191,7 @@ fn divisions_by_constants_are_divisions() {
             let x = arena.extract(rdi, bits - 1, 0);
             let quotient = if kind.starts_with('u') { arena.udiv(x, by) } else { arena.sdiv(x, by) };
             let claim = arena.eq(result, quotient);
-            let clock = std::time::Instant::now();
-            let verdict = Prover::start().unwrap().valid(&arena, &[], claim).unwrap();
-            eprintln!("{kind} {divisor}: {verdict:?} {:?} {}", clock.elapsed(), arena.display(result));
+            assert_eq!(arena.as_constant(claim), Some(1), "{kind} {divisor}: {}", arena.display(result));
         }
     }
 }

@@ -90,13 +90,37 @@ fn binary(op: &str, a: u64, b: u64, width: u32) -> u64 {
         "and" => a & b,
         "or" => a | b,
         "xor" => a ^ b,
-        "shl" => if b < u64::from(width) { a << b } else { 0 },
-        "lshr" => if b < u64::from(width) { a >> b } else { 0 },
+        "shl" => {
+            if b < u64::from(width) {
+                a << b
+            } else {
+                0
+            }
+        }
+        "lshr" => {
+            if b < u64::from(width) {
+                a >> b
+            } else {
+                0
+            }
+        }
         "ashr" => (x >> b.min(u64::from(width) - 1)) as u64,
         "udiv" => a.checked_div(b).unwrap_or(u64::MAX),
         "urem" => a.checked_rem(b).unwrap_or(a),
-        "sdiv" => if y == 0 { if x < 0 { 1 } else { u64::MAX } } else { x.wrapping_div(y) as u64 },
-        _ => if y == 0 { a } else { x.wrapping_rem(y) as u64 },
+        "sdiv" => {
+            if y == 0 {
+                if x < 0 { 1 } else { u64::MAX }
+            } else {
+                x.wrapping_div(y) as u64
+            }
+        }
+        _ => {
+            if y == 0 {
+                a
+            } else {
+                x.wrapping_rem(y) as u64
+            }
+        }
     }
 }
 
@@ -339,4 +363,61 @@ fn terms_read_as_algebra() {
     rax >= 0x20
     0x20 - rax
     ");
+}
+
+/// Every reciprocal that is recognised, and those just beside it, for all 8-bit dividends.
+#[test]
+fn reciprocals_divide_for_all_dividends() {
+    let mut recognised = 0;
+    for divisor in [2u32, 3, 5, 6, 7, 9, 10, 11, 25, 60, 100, 127, 128, 200, 255] {
+        for shift in 6..=13u32 {
+            for near in [-1i64, 0, 1] {
+                let factor = i64::from((1u32 << shift).div_ceil(divisor)) + near;
+                let Ok(factor) = u128::try_from(factor) else { continue };
+                recognised += usize::from(reciprocal(factor, shift, false));
+                recognised += usize::from(reciprocal(factor, shift, true));
+            }
+        }
+    }
+    assert!(recognised > 100, "only {recognised} reciprocals were recognised");
+}
+
+/// Checks ⌊x·factor / 2^shift⌋ and its continuations; whether the simplifier found a division.
+fn reciprocal(factor: u128, shift: u32, signed: bool) -> bool {
+    let mut arena = Arena::new();
+    let a = &mut arena;
+    let x = a.var("x", 8);
+    let wide = if signed { a.sext(x, 20) } else { a.zext(x, 20) };
+    let factor_term = a.constant(factor, 20);
+    let product = a.mul(wide, factor_term);
+    let high = a.extract(product, 15, shift.min(15));
+    let (as_signed, as_unsigned) = (a.sext(high, 32), a.zext(high, 32));
+    // The forms for factors with one bit more: x + t, and t + (x - t)/2, with the upper byte of the product as t.
+    let t = a.extract(product, 15, 8);
+    let long = a.add(x, t);
+    let long = a.extract(long, 7, shift - 6);
+    let long = a.sext(long, 32);
+    let (one, difference) = (a.constant(1, 8), a.sub(x, t));
+    let half = a.lshr(difference, one);
+    let average = a.add(t, half);
+    let average = a.extract(average, 7, shift - 6 - (shift - 6) / 2);
+    for value in 0..256i64 {
+        let mut given = Assignment::new();
+        given.set("x", value as u128);
+        let x = if signed { i64::from(value as u8 as i8) } else { value };
+        let product = x.wrapping_mul(factor as i64) & 0xf_ffff;
+        let bits = 16 - shift.min(15);
+        let high = (product >> shift.min(15)) & ((1 << bits) - 1);
+        assert_eq!(a.eval(as_unsigned, &given), high as u128, "{factor} {shift} {value}");
+        assert_eq!(a.eval(as_signed, &given), sign_extend(high as u64, bits) as u128 & 0xffff_ffff);
+        let t = (product >> 8) & 0xff;
+        let sum = (x + t) & 0xff;
+        let wanted = sign_extend((sum >> (shift - 6).min(7)) as u64, 8 - (shift - 6).min(7)) as u128 & 0xffff_ffff;
+        assert_eq!(a.eval(long, &given), wanted);
+        let half = ((x - t) & 0xff) >> 1;
+        let by = shift - 6 - (shift - 6) / 2;
+        assert_eq!(a.eval(average, &given), (((t + half) & 0xff) >> by) as u128);
+    }
+    [as_signed, as_unsigned, long, average].iter().any(|&term| a.display(term).contains(" / "))
+        || [as_signed, as_unsigned, long, average].iter().any(|&term| a.display(term).contains(" /s "))
 }

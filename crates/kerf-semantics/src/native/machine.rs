@@ -251,8 +251,7 @@ impl Machine {
     }
 }
 
-const SAVED: [Register; 6] =
-    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
+const SAVED: [Register; 6] = [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
 
 fn gprs() -> impl Iterator<Item = (usize, Register)> {
     (0..16u32).map(|number| (number as usize, Register::RAX + number))
@@ -278,9 +277,8 @@ impl Code64 {
     fn push(&mut self, mut insn: Instruction) -> Result<Instruction, NativeError> {
         let ip = self.base + self.bytes.len() as u64;
         let mut encoder = Encoder::new(64);
-        let length = encoder
-            .encode(&insn, ip)
-            .map_err(|source| NativeError::Encode { text: insn.to_string(), source })?;
+        let length =
+            encoder.encode(&insn, ip).map_err(|source| NativeError::Encode { text: insn.to_string(), source })?;
         self.bytes.append(&mut encoder.take_buffer());
         insn.set_ip(ip);
         insn.set_len(length);
@@ -313,8 +311,18 @@ fn admit(insn: &Instruction) -> Result<(), NativeError> {
 fn features() -> HashSet<CpuidFeature> {
     use CpuidFeature as F;
     let mut present: HashSet<F> = [
-        F::INTEL8086, F::INTEL186, F::INTEL286, F::INTEL386, F::INTEL486, F::X64, F::CMOV, F::SSE, F::SSE2,
-        F::MULTIBYTENOP, F::PAUSE, F::CET_IBT,
+        F::INTEL8086,
+        F::INTEL186,
+        F::INTEL286,
+        F::INTEL386,
+        F::INTEL486,
+        F::X64,
+        F::CMOV,
+        F::SSE,
+        F::SSE2,
+        F::MULTIBYTENOP,
+        F::PAUSE,
+        F::CET_IBT,
     ]
     .into();
     let optional = [

@@ -9,6 +9,8 @@ use kerf_const::tree::Tree;
 use kerf_image::Image;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let filter = tracing_subscriber::EnvFilter::from_env("KERF_LOG");
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [tree, image, modules, names @ ..] = &arguments[..] else {
         return Err("usage: build TREE IMAGE MODULES NAME…".into());

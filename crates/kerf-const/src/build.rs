@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 use kerf_image::Image;
 
-use crate::analyse::{self, Analysis, Template};
-use crate::code::Function;
+use crate::analyse::{self, Analysis};
 use crate::compile::{self, Evaluation, Unit};
 use crate::data;
 use crate::deployed::{Deployed, Match};
 use crate::domain::{self, Verdicts};
 use crate::entry::{Class, Entry, ImageName, Interval, Span};
+use crate::equivalence::{self, Signatures};
 use crate::error::ConstError;
 use crate::site::{self, Query, Site, SiteKind};
 use crate::span;
 use crate::tree::{Destination, Tree};
 use crate::units::{self, Candidate};
-use crate::variants::{self, Compiled, Variants, in_parallel};
+use crate::variants::{self, Variants, in_parallel};
 
 /// Where to build from, and what for.
 pub struct Input<'a> {
@@ -343,10 +343,11 @@ impl Job<'_> {
         analysis: &Analysis,
         held: &[i128],
     ) -> Result<(Interval, Verdicts), ConstError> {
+        let signatures = Signatures::of(self.input.image);
         let mut verdicts = Verdicts::new();
         let seen: Vec<i128> = variants.values().collect();
         for value in seen {
-            verdicts.insert(value, self.judge(variants, analysis, value));
+            verdicts.insert(value, self.judge(variants, analysis, &signatures, value));
         }
         for (value, words) in variants.forbidden() {
             verdicts.insert(
@@ -366,19 +367,29 @@ impl Job<'_> {
         let steps: Vec<i128> = steps.into_iter().collect();
         variants.make(&steps)?;
         for value in steps {
-            verdicts.insert(value, self.judge(variants, analysis, value));
+            verdicts.insert(value, self.judge(variants, analysis, &signatures, value));
         }
         let interval = domain::certify(self.value.value, &mut verdicts, |value| {
             variants.make(&[value])?;
-            Ok(self.judge(variants, analysis, value))
+            Ok(self.judge(variants, analysis, &signatures, value))
         })?;
         Ok((interval, verdicts))
     }
 
-    fn judge(&self, variants: &Variants, analysis: &Analysis, value: i128) -> Result<(), String> {
-        analyse::agrees(variants, analysis, value, &|template, value, variant, compiled| {
-            same(template, value, variant, compiled)
-        })
+    fn judge(
+        &self,
+        variants: &Variants,
+        analysis: &Analysis,
+        signatures: &Signatures,
+        value: i128,
+    ) -> Result<(), String> {
+        let verdict = analyse::agrees(variants, analysis, value, &|template, value, variant, compiled| {
+            let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
+            let base = &variants.base()[template.unit].code;
+            equivalence::prove(base, &compiled.code, &variant.name, &numbers, signatures)
+        });
+        tracing::debug!(site = self.site.label(), %value, ?verdict, "compared");
+        verdict
     }
 
     fn spans(
@@ -443,12 +454,6 @@ fn locate(analysis: &Analysis, deployed: &Deployed) -> (BTreeMap<usize, u64>, Op
         return (addresses, Some((Class::Absent, reason)));
     }
     (addresses, None)
-}
-
-/// Whether a variant of another shape does what the template says.
-fn same(template: &Template, value: i128, variant: &Function, compiled: &Compiled) -> Result<(), String> {
-    let _ = (template, value, variant, compiled);
-    Err("not compared further".into())
 }
 
 fn find_file(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {

@@ -1,0 +1,73 @@
+//! Whether two compilations of a function do the same, where their instructions do not correspond one to one.
+//!
+//! The template (the deployed code with V's numbers put in) and the compiler's own code for V are walked together from
+//! one branch or call to the next. At each of these points the same must be about to happen: the same condition, the
+//! same call with the same arguments, the same contents of common memory. What is known at a point is which registers,
+//! flags and stack slots of the two hold equal values; where paths meet, only what all of them know is kept, until
+//! nothing changes any more. What cannot be followed is not claimed.
+
+mod facts;
+mod link;
+mod walk;
+
+use std::collections::HashMap;
+
+use kerf_image::Image;
+use kerf_image::btf::{Btf, Signature};
+use kerf_semantics::Arena;
+
+use crate::analyse::Number;
+use crate::code::Code;
+use link::Linker;
+
+pub use link::numbers_of;
+
+/// What is known of the functions that are called.
+#[derive(Debug, Default)]
+pub struct Signatures {
+    known: HashMap<String, Signature>,
+}
+
+impl Signatures {
+    /// Reads the types of an image; without them every call is taken to pass all six registers.
+    pub fn of(image: &Image) -> Signatures {
+        let known = image
+            .btf()
+            .and_then(|blob| Btf::parse(blob).ok())
+            .map(|btf| btf.signatures().into_iter().map(|(name, signature)| (name.to_string(), signature)).collect());
+        Signatures { known: known.unwrap_or_default() }
+    }
+
+    /// How many argument registers a call of this function passes, six at most; `None` if that is not known.
+    fn arguments(&self, name: &str) -> Option<usize> {
+        let signature = self.find(name)?;
+        (!signature.variadic).then(|| signature.parameters.min(6))
+    }
+
+    /// Whether the function returns nothing.
+    fn is_void(&self, name: &str) -> bool {
+        self.find(name).is_some_and(|s| s.void)
+    }
+
+    fn find(&self, name: &str) -> Option<&Signature> {
+        // Parts that the compiler split off have parameters of their own.
+        self.known.get(name).filter(|_| !name.contains('.'))
+    }
+}
+
+/// Proves that a function of `base`, with other numbers in it, does the same as that of `variant`; else says where
+/// they part.
+pub fn prove(
+    base: &Code,
+    variant: &Code,
+    name: &str,
+    numbers: &dyn Fn(&str, Number) -> Option<i64>,
+    signatures: &Signatures,
+) -> Result<(), String> {
+    let (mut linker, mut arena) = (Linker::default(), Arena::new());
+    // A part that was moved out of a function has no entry of its own: the whole is compared.
+    let name = name.strip_suffix(".cold").unwrap_or(name);
+    let ours = link::link(base, name, numbers, &mut linker, &mut arena)?;
+    let theirs = link::link(variant, name, &|_, _| None, &mut linker, &mut arena)?;
+    walk::Walk::new(name, [&ours, &theirs], arena, &linker, signatures).run()
+}

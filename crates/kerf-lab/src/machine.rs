@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Receives a run's output while it happens. An error from it ends the run.
@@ -163,7 +164,8 @@ impl Machine {
         if self.disk_mib.is_some() {
             requests.insert(0, "virtio_blk".into());
         }
-        let mut initramfs = Initramfs::new(&self.init)?;
+        let small = path.with_file_name("init");
+        let mut initramfs = Initramfs::new(if strip(&self.init, &small) { &small } else { &self.init })?;
         initramfs.manifest(&modules::plan(&self.kernel, &requests)?, command)?;
         for file in &self.files {
             initramfs.file(file)?;
@@ -171,6 +173,11 @@ impl Machine {
         let file = File::create(path).map_err(LabError::io("create", path))?;
         initramfs.write(BufWriter::with_capacity(1 << 18, file)).map_err(LabError::io("write", path))
     }
+}
+
+/// Writes a copy without debugging information, which a guest would only load slowly; a wish, not a need.
+fn strip(program: &Path, to: &Path) -> bool {
+    Command::new("strip").arg("-o").arg(to).arg(program).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
 /// Keeps all output in memory.

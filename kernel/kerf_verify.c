@@ -181,16 +181,46 @@ static bool is_loop(const struct insn *insn)
 	return insn->opcode.nbytes == 1 && (insn->opcode.bytes[0] & 0xfc) == 0xe0;
 }
 
+/* The stock bytes at @at if a detour of ours covers it. */
+static const u8 *stock_at(unsigned long at, size_t *len)
+{
+	const struct kerf_entry *entry;
+	unsigned int i;
+
+	list_for_each_entry(entry, &kerf_entries, node) {
+		for (i = 0; i < entry->n_locations; i++) {
+			const struct kerf_location *loc = &entry->locations[i];
+
+			if (loc->kind != KERF_DETOUR || loc->gone || at < loc->addr || at >= loc->addr + loc->len)
+				continue;
+			*len = loc->addr + loc->len - at;
+			return loc->stock + (at - loc->addr);
+		}
+	}
+	return NULL;
+}
+
+/* Decodes what stands at @at when neither probes nor detours of ours are on it. */
+static int decode_stock(struct insn *insn, unsigned long at)
+{
+	size_t len = MAX_INSN_SIZE;
+	const u8 *bytes = stock_at(at, &len);
+	u8 buf[16];
+
+	if (!bytes)
+		bytes = (u8 *)kcall(recover_probed_instruction, buf, at);
+	return bytes ? decode(insn, bytes, len) : -EINVAL;
+}
+
 /*
  * Decodes a function from its start: the window must begin where an instruction does, and for a detour no direct jump may
- * go strictly inside. Probes' breakpoints are read as what they cover.
+ * go strictly inside.
  */
 static int scan(const struct kerf_location *loc, unsigned long start, unsigned long end, unsigned long *from)
 {
 	bool jumps = loc->kind == KERF_DETOUR;
-	unsigned long at, bytes;
+	unsigned long at;
 	struct insn insn;
-	u8 buf[16];
 
 	for (at = start; at < end; at += insn.length) {
 		*from = at;
@@ -198,9 +228,7 @@ static int scan(const struct kerf_location *loc, unsigned long start, unsigned l
 			insn.length = loc->len;
 			continue;
 		}
-		bytes = kcall(recover_probed_instruction, buf, at);
-		if (!bytes || decode(&insn, (u8 *)bytes, MAX_INSN_SIZE) ||
-		    (at < loc->addr && at + insn.length > loc->addr))
+		if (decode_stock(&insn, at) || (at < loc->addr && at + insn.length > loc->addr))
 			return -EINVAL;
 		if (jumps && (kerf_form_branch(&insn) || is_loop(&insn)) &&
 		    strictly_inside(loc, at + insn.length + branch_distance(&insn)))

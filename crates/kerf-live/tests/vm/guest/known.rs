@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use kerf_live::{Live, Location, Range};
 
-use crate::Outcome;
-use crate::tools::*;
+use super::Outcome;
+use super::tools::*;
 
 fn check(key: &str, expected: i64) -> Outcome {
     same(key, shown(key)?, expected)

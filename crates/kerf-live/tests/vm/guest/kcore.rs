@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::hash::Hasher;
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
 
 /// The file offset of an address, from the program headers.
 fn offset_of(core: &File, address: u64) -> Result<u64, Box<dyn Error>> {
@@ -31,10 +32,25 @@ pub fn read(address: u64, len: usize) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(bytes)
 }
 
+/// `/proc/kallsyms`, which takes a second to read here, read again only when other modules are loaded.
+fn symbols() -> Result<Arc<String>, Box<dyn Error>> {
+    static CACHE: Mutex<Option<(Vec<String>, Arc<String>)>> = Mutex::new(None);
+    let modules = fs::read_to_string("/proc/modules")?;
+    let key: Vec<String> =
+        modules.lines().flat_map(|line| [0, 5].map(|n| line.split(' ').nth(n).map(str::to_owned))).flatten().collect();
+    let mut cache = CACHE.lock().map_err(|error| error.to_string())?;
+    if let Some((_, text)) = cache.as_ref().filter(|(known, _)| *known == key) {
+        return Ok(text.clone());
+    }
+    let text = Arc::new(fs::read_to_string("/proc/kallsyms")?);
+    *cache = Some((key, text.clone()));
+    Ok(text)
+}
+
 /// The address of a symbol, of a module's if one is named.
 pub fn symbol(name: &str, module: Option<&str>) -> Result<u64, Box<dyn Error>> {
     let wanted = module.map(|module| format!("[{module}]"));
-    for line in fs::read_to_string("/proc/kallsyms")?.lines() {
+    for line in symbols()?.lines() {
         let mut words = line.split_whitespace();
         let (address, found, owner) = (words.next().unwrap_or(""), words.nth(1), words.next());
         if found == Some(name) && owner == wanted.as_deref() {

@@ -6,8 +6,8 @@ use std::io::Write;
 
 use kerf_live::{Entry, Live, LiveError, Location, Target, record};
 
-use crate::tools::*;
-use crate::{Outcome, blocks, kcore};
+use super::tools::*;
+use super::{Outcome, blocks, kcore};
 
 /// Every rule, each by one entry that breaks it.
 pub fn all() -> Outcome {
@@ -86,7 +86,9 @@ fn sites(live: &mut Live) -> Outcome {
     let key = kcore::find(function, 256, &[0x48, 0x8b, 0x75, 0x00, 0x66, 0x90])?;
     let at_key = here(live, key, 6, detour(&[&[0x48, 0x8b, 0x75, 0x00], &[0x66, 0x90]]))?;
     says(&refused(live, entry("key", 0, vec![at_key]))?, &["owned by a static key"])?;
-    for (name, reason) in [("multi_cpu_stop", "multi_cpu_stop"), ("irqentry_enter", "noinstr"), ("unwind_next_frame", "unwind")] {
+    for (name, reason) in
+        [("multi_cpu_stop", "multi_cpu_stop"), ("irqentry_enter", "noinstr"), ("unwind_next_frame", "unwind")]
+    {
         let function = kcore::symbol(name, None)?;
         let bytes = kcore::read(function, 512)?;
         let addition = bytes.windows(2).position(|pair| pair[0] == 0x83 && pair[1] >= 0xc0 && pair[1] & 7 != 4);

@@ -4,8 +4,8 @@ use std::fs;
 
 use kerf_live::{Change, Entry, Live, LiveError, State};
 
-use crate::tools::*;
-use crate::{Outcome, blocks, kcore};
+use super::tools::*;
+use super::{Outcome, blocks, kcore};
 
 /// `add $0x25, %eax` of kerf_test_limit(), with the `mov %edi, %eax` before it for a detour.
 const STOCK: [u8; 5] = [0x89, 0xf8, 0x83, 0xc0, 0x25];
@@ -65,18 +65,20 @@ fn owned(live: &mut Live, entry: Entry, words: &[&str]) -> Outcome {
 /// Probes before us, on us, and on our jump.
 pub fn kprobes() -> Outcome {
     let mut live = Live::open()?;
-    let add = format!("kerf_test:kerf_test_limit+{}", kcore::find(test_symbol("limit")?, 64, &STOCK)? + 2 - test_symbol("limit")?);
-    let start = format!("kerf_test:kerf_test_limit+{}", kcore::find(test_symbol("limit")?, 64, &STOCK)? - test_symbol("limit")?);
+    let window = kcore::find(test_symbol("limit")?, 64, &STOCK)? - test_symbol("limit")?;
+    let (start, add) =
+        (format!("kerf_test:kerf_test_limit+{window}"), format!("kerf_test:kerf_test_limit+{}", window + 2));
+    let (small, large) = (by_immediate(40)?, by_detour(400)?);
     for enabled in [false, true] {
         let probe = Probe::define(&add)?;
         probe.enable(enabled)?;
         if enabled {
-            owned(&mut live, by_immediate(40)?, &["kprobe at kerf_test_limit+0x"])?;
-            owned(&mut live, by_detour(400)?, &["kprobe at kerf_test_limit+0x"])?;
+            owned(&mut live, small.clone(), &["kprobe at kerf_test_limit+0x"])?;
+            owned(&mut live, large.clone(), &["kprobe at kerf_test_limit+0x"])?;
             limit(37)?;
         }
     }
-    for (entry, value, place) in [(by_immediate(40)?, 40, &add), (by_detour(400)?, 400, &start)] {
+    for (entry, value, place) in [(small, 40, &add), (large, 400, &start)] {
         set(&mut live, entry.clone())?;
         limit(value)?;
         let probe = Probe::define(place)?;
@@ -157,7 +159,9 @@ pub fn tracers() -> Outcome {
 
 fn livepatch_on() -> Outcome {
     run("insmod", &["/kerf_test_livepatch.ko"])?;
-    wait_for("the livepatch", || Ok(fs::read_to_string("/sys/kernel/livepatch/kerf_test_livepatch/transition")?.trim() == "0"))
+    wait_for("the livepatch", || {
+        Ok(fs::read_to_string("/sys/kernel/livepatch/kerf_test_livepatch/transition")?.trim() == "0")
+    })
 }
 
 fn livepatch_off() -> Outcome {

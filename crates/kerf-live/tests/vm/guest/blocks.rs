@@ -5,8 +5,8 @@ use std::fs;
 
 use kerf_live::{Entry, Live, Location, Placement, Range, Target};
 
-use crate::tools::{TRACING, detour, entry, immediate, run, same, set, write};
-use crate::{Outcome, kcore};
+use super::tools::{TRACING, detour, entry, immediate, run, same, set, write};
+use super::{Outcome, kcore};
 
 /// `and $-32, %eax; add $64, %eax`
 pub const STOCK: [u8; 6] = [0x83, 0xe0, 0xe0, 0x83, 0xc0, 0x40];

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use kerf_live::{Live, LiveError, State, module};
 
-use crate::tools::*;
-use crate::{Outcome, blocks, kcore, known};
+use super::tools::*;
+use super::{Outcome, blocks, kcore, known};
 
+/// Made by the writer when it starts to write.
+const READY: &str = "/tmp/ready";
 const PAIR: [u8; 3] = [0x83, 0xc0, 0x10];
 
 /// The target module goes away and comes back; kerf.ko is in use while something is set, and restores when it is forced out.
@@ -84,6 +86,7 @@ fn switch(count: u32) -> Outcome {
 pub fn writer() -> Outcome {
     let mut live = Live::open()?;
     let offset = blocks::offset(&mut live)?;
+    std::fs::write(READY, "")?;
     loop {
         set(&mut live, blocks::by_immediates(offset, 4))?;
         live.unset_all()?;
@@ -97,8 +100,10 @@ pub fn killed() -> Outcome {
     let tuned: [u8; 6] = [0x83, 0xe0, 0xfc, 0x83, 0xc0, 0x08];
     let mut seen = [0; 2];
     for moment in 0..10 {
-        let mut child = Command::new("/init").arg("kill-writer").spawn()?;
-        std::thread::sleep(Duration::from_micros(100_000 + moment * 1_700));
+        let mut child = Command::new("/init").args(["guest", "kill-writer"]).spawn()?;
+        wait_for("the writer", || Ok(std::fs::exists(READY)?))?;
+        std::fs::remove_file(READY)?;
+        std::thread::sleep(Duration::from_micros(3_000 + moment * 1_700));
         child.kill()?;
         child.wait()?;
         let status = live.status()?;

@@ -1,6 +1,4 @@
-//! What the tests of this crate run inside a virtual machine: it is the machine's first process, and the command in it.
-//!
-//! `guest SCENARIO [COUNT]` plays one scenario against the loaded kerf.ko and exits with 1 at the first thing that is wrong.
+//! The scenarios: what runs inside a virtual machine. `guest SCENARIO [COUNT]` plays one against the loaded kerf.ko.
 
 mod blocks;
 mod coming;
@@ -14,8 +12,8 @@ mod tools;
 use std::error::Error;
 use std::process::ExitCode;
 
-/// A scenario's outcome.
-pub type Outcome = Result<(), Box<dyn Error>>;
+/// A scenario's outcome; the first thing that is wrong ends it.
+type Outcome = Result<(), Box<dyn Error>>;
 
 fn play(scenario: &str, count: u32) -> Outcome {
     match scenario {
@@ -36,16 +34,18 @@ fn play(scenario: &str, count: u32) -> Outcome {
     }
 }
 
-fn main() -> ExitCode {
-    if kerf_lab::guest::is_guest_init() {
-        return match kerf_lab::guest::run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        };
+/// The machine's first process.
+pub fn init() -> ExitCode {
+    match kerf_lab::guest::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
-    let arguments: Vec<String> = std::env::args().collect();
-    let scenario = arguments.get(1).map_or("", String::as_str);
-    let count = arguments.get(2).and_then(|text| text.parse().ok()).unwrap_or(1);
+}
+
+/// One scenario, named by the arguments.
+pub fn scenario(arguments: &[String]) -> ExitCode {
+    let scenario = arguments.first().map_or("", String::as_str);
+    let count = arguments.get(1).and_then(|text| text.parse().ok()).unwrap_or(1);
     match play(scenario, count) {
         Ok(()) => {
             println!("{scenario}: ok");

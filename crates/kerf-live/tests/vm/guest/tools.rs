@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kerf_live::{Change, DetourInstruction, Entry, Live, LiveError, Location, Target, Transaction};
 
-use crate::{Outcome, kcore};
+use super::{Outcome, kcore};
 
 /// Control file of kerf_test.ko.
 pub const TEST: &str = "/sys/kernel/debug/kerf_test";

@@ -1,0 +1,104 @@
+//! kerf.ko in virtual machines that run the distribution's kernel, under every preemption model.
+//!
+//! Short by default. `KERF_ENDURANCE=1` makes the endurance tests as long as the project promises.
+
+mod guest;
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use kerf_lab::{Cache, FileSpec, Machine, Quiet};
+
+/// What every machine of this file has: built once.
+struct Bench {
+    machine: Machine,
+    _files: tempfile::TempDir,
+}
+
+fn build_bench() -> Bench {
+    let files = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let cache = Cache::open_default().unwrap();
+    let kernel = kerf_lab::kernel(&cache, &mut Quiet).unwrap();
+    let mut specs = Vec::new();
+    for directory in ["kernel", "kernel/test", "kernel/test/livepatch"] {
+        let module = kerf_lab::module::build(&kernel, &root.join("../..").join(directory), files.path()).unwrap();
+        let guest = format!("/{}", module.file_name().unwrap().to_string_lossy());
+        specs.push(FileSpec { host: module, guest });
+    }
+    let submit = files.path().join("submit");
+    let source = root.join("tests/fixtures/submit.c");
+    let built = Command::new("gcc").args(["-static", "-O1", "-o"]).arg(&submit).arg(source).status().unwrap();
+    assert!(built.success(), "gcc: {built}");
+    specs.push(FileSpec { host: submit, guest: "/submit".into() });
+    let mut machine = Machine::new(&cache, kernel, std::env::current_exe().unwrap());
+    machine.files = specs;
+    machine.modules =
+        vec!["null_blk hw_queue_depth=512".into(), module(&machine, "kerf.ko"), module(&machine, "kerf_test.ko")];
+    Bench { machine, _files: files }
+}
+
+fn module(machine: &Machine, name: &str) -> String {
+    let spec = machine.files.iter().find(|spec| spec.host.ends_with(name)).unwrap();
+    spec.host.to_string_lossy().into_owned()
+}
+
+fn bench() -> &'static Bench {
+    static BENCH: OnceLock<Bench> = OnceLock::new();
+    BENCH.get_or_init(build_bench)
+}
+
+fn long() -> bool {
+    std::env::var_os("KERF_ENDURANCE").is_some()
+}
+
+/// Plays scenarios one after the other in one machine. The lab fails the run at any warning, oops or stall of the kernel.
+fn play(cpus: u32, preempt: &str, scenarios: &[String]) -> Result<(), libtest_mimic::Failed> {
+    let mut machine = bench().machine.clone();
+    machine.cpus = cpus;
+    machine.append = vec![format!("preempt={preempt}")];
+    machine.timeout = Duration::from_secs(if long() { 3600 } else { 300 });
+    let script = scenarios.iter().map(|scenario| format!("/init guest {scenario}")).collect::<Vec<_>>().join(" && ");
+    let outcome = machine.run(&["sh".into(), "-c".into(), script])?;
+    let output = format!("{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+    let seconds = outcome.duration.as_secs_f64();
+    println!("preempt={preempt}, {cpus} CPUs, {}, {seconds:.1} s\n{output}", outcome.accelerator);
+    if outcome.exit_code == 0 { Ok(()) } else { Err(output.into()) }
+}
+
+/// A test: scenarios that share a machine, once for each preemption model.
+fn trial(name: &str, cpus: u32, models: &'static [&str], scenarios: &[String]) -> libtest_mimic::Trial {
+    let scenarios = scenarios.to_vec();
+    libtest_mimic::Trial::test(name, move || models.iter().try_for_each(|model| play(cpus, model, &scenarios)))
+}
+
+fn trials() -> Vec<libtest_mimic::Trial> {
+    let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();
+    let counted = |name: &str, short: u32, full: u32| format!("{name} {}", if long() { full } else { short });
+    let coming = [words("modules, killed"), vec![counted("hotplug", 20, 300)]].concat();
+    vec![
+        trial("the_plug_limit_follows_the_value", 2, &["none", "full"], &words("blocks")),
+        trial("every_form_of_location_works", 2, &["full"], &words("functions, parked")),
+        trial("what_must_be_refused_is", 2, &["none"], &words("refusals")),
+        trial("other_owners_come_and_go", 2, &["full"], &words("kprobes, tracers, livepatch")),
+        trial("modules_cpus_and_writers_come_and_go", 4, &["full"], &coming),
+        trial("two_immediates_never_mix", 4, &["full"], &[counted("mixing", 300, 10_000)]),
+        trial("cycles_under_load_leave_stock_text", 4, &["none", "full"], &[counted("cycles", 60, 2000)]),
+    ]
+}
+
+fn main() -> ExitCode {
+    if kerf_lab::guest::is_guest_init() {
+        return guest::init();
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("guest", rest)) = arguments.split_first().map(|(word, rest)| (word.as_str(), rest)) {
+        return guest::scenario(rest);
+    }
+    let mut options = libtest_mimic::Arguments::from_args();
+    // A machine has as many virtual CPUs as the host has real ones, or more: one at a time.
+    options.test_threads = options.test_threads.or(Some(1));
+    libtest_mimic::run(&options, trials()).exit_code()
+}

@@ -419,4 +419,4 @@ impl<'a> Job<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,43 +11,55 @@ pub enum Form {
     /// `a·V + b`.
     Affine {
         /// Factor.
+        #[serde(with = "crate::exact")]
         a: i128,
         /// Summand.
+        #[serde(with = "crate::exact")]
         b: i128,
     },
     /// `⌊(V + b) / a⌋ + c`; a ceiling division has `b = a − 1`.
     Quotient {
         /// Divisor, at least 2.
+        #[serde(with = "crate::exact")]
         a: i128,
         /// Added before the division.
+        #[serde(with = "crate::exact")]
         b: i128,
         /// Added after it.
+        #[serde(with = "crate::exact")]
         c: i128,
     },
     /// `⌊a / V⌋ + b`.
     Reciprocal {
         /// Dividend.
+        #[serde(with = "crate::exact")]
         a: i128,
         /// Summand.
+        #[serde(with = "crate::exact")]
         b: i128,
     },
     /// `a·2^V + b`.
     Power {
         /// Factor.
+        #[serde(with = "crate::exact")]
         a: i128,
         /// Summand.
+        #[serde(with = "crate::exact")]
         b: i128,
     },
     /// `⌊log2 V⌋ + b`.
     Logarithm {
         /// Summand.
+        #[serde(with = "crate::exact")]
         b: i128,
     },
     /// `⌊log2 ⌊a / V⌋⌋ + b`.
     ReciprocalLogarithm {
         /// Dividend.
+        #[serde(with = "crate::exact")]
         a: i128,
         /// Summand.
+        #[serde(with = "crate::exact")]
         b: i128,
     },
 }

@@ -17,6 +17,7 @@ pub mod domain;
 pub mod entry;
 pub mod equivalence;
 pub mod error;
+pub mod exact;
 pub mod export;
 pub mod form;
 pub mod grep;

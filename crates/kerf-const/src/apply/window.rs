@@ -66,7 +66,7 @@ impl Detour<'_> {
 }
 
 /// Joins windows that share bytes: two jumps cannot.
-pub(super) fn merged(mut windows: Vec<Detour>) -> Result<Vec<Detour>, (&Span, String)> {
+pub(super) fn merged<'a>(mut windows: Vec<Detour<'a>>) -> Result<Vec<Detour<'a>>, (&'a Span, String)> {
     windows.sort_by_key(|w| (w.start, w.bytes.len()));
     let mut joined: Vec<Detour> = Vec::new();
     for next in windows {

@@ -6,6 +6,7 @@
  */
 #include <linux/completion.h>
 #include <linux/debugfs.h>
+#include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
@@ -47,7 +48,7 @@ noinline u32 kerf_test_limit(u32 x)
 	return x;
 }
 
-static int pair_thread(void *unused)
+static int pair_thread(void *first)
 {
 	u32 value, i;
 
@@ -57,9 +58,15 @@ static int pair_thread(void *unused)
 			atomic64_inc(&mixed);
 			mixed_value = value;
 		}
-		/* Nine tenths of the time are spent outside the two immediates. */
-		for (i = 0; i < 9 * spins; i++)
-			barrier();
+		/*
+		 * The first thread keeps its CPU busy, nine tenths of the time outside the two immediates, so that some
+		 * are preempted by the scheduler. The others rest, so that the machine can stop its CPUs quickly.
+		 */
+		if (first)
+			for (i = 0; i < 9 * spins; i++)
+				barrier();
+		else
+			usleep_range(50, 150);
 		if (!(atomic64_inc_return(&runs) & 63))
 			cond_resched();
 	}
@@ -90,7 +97,7 @@ static int start(unsigned int n)
 	struct task_struct *task;
 
 	while (n_threads < min_t(unsigned int, n, THREADS_MAX)) {
-		task = kthread_run(pair_thread, NULL, "kerf_pair/%u", n_threads);
+		task = kthread_run(pair_thread, n_threads ? NULL : &n_threads, "kerf_pair/%u", n_threads);
 		if (IS_ERR(task))
 			return PTR_ERR(task);
 		threads[n_threads++] = task;

@@ -21,10 +21,19 @@ impl Step<'_> {
     }
 
     fn bit_test(&mut self) -> Result<()> {
-        if self.insn.op_kind(0) == OpKind::Memory && self.insn.op_kind(1) == OpKind::Register {
-            return self.unsupported("bit offset in a register reaches beyond the memory operand");
-        }
-        let (value, offset) = (self.read(0)?, self.read(1)?);
+        let offset = self.read(1)?;
+        // A register can point beyond the operand: memory is then a string of bits.
+        let place = match (self.insn.op_kind(0), self.insn.op_kind(1)) {
+            (OpKind::Memory, OpKind::Register) => Some(self.bit_string_address(offset)?),
+            _ => None,
+        };
+        let value = match place {
+            Some(address) => {
+                let bytes = self.width(0)? / 8;
+                self.load(address, bytes)?
+            }
+            None => self.read(0)?,
+        };
         let width = self.arena.width(value);
         let low = self.arena.extract(offset, width.trailing_zeros() - 1, 0);
         let amount = self.arena.zext(low, width);
@@ -42,7 +51,22 @@ impl Step<'_> {
             Mnemonic::Btc => self.arena.xor(value, bit),
             _ => return Ok(()),
         };
-        self.write(0, result)
+        match place {
+            Some(address) => {
+                self.save(address, result);
+                Ok(())
+            }
+            None => self.write(0, result),
+        }
+    }
+
+    /// The address of the operand-sized word that holds bit `offset`, a signed number, counted from the operand.
+    fn bit_string_address(&mut self, offset: Term) -> Result<Term> {
+        let width = self.arena.width(offset);
+        let word = self.arena.extract(offset, width - 1, width.trailing_zeros());
+        let word = self.arena.sext(word, 64);
+        let distance = self.arena.scale(word, u128::from(width / 8));
+        self.address_with_offset(distance)
     }
 
     /// The number of the lowest (highest) set bit, `none` if there is none; all `width` bits wide.

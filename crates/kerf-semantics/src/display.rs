@@ -132,6 +132,7 @@ impl Writer<'_> {
                     self.push(&format!(" >> {lo}"));
                 }
                 Node::Bits(BitOp::And, terms, constant) if self.masked_slice(terms, *constant, 0) => {}
+                Node::Sum(terms, 0) if self.masked_sum(terms) => {}
                 Node::Sum(..) | Node::Product(..) | Node::Not(_) => {
                     self.call(&format!("u{}", arena.width(*inner)), *inner)
                 }
@@ -235,6 +236,13 @@ impl Writer<'_> {
                 true
             }
             Node::Bits(BitOp::And, terms, constant) => self.masked_slice(terms, *constant, shift),
+            _ => false,
+        }
+    }
+
+    fn masked_sum(&mut self, terms: &[(Term, u128)]) -> bool {
+        match terms {
+            [(term, factor)] if factor.is_power_of_two() => self.masked(*term, factor.trailing_zeros()),
             _ => false,
         }
     }

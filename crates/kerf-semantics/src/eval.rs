@@ -159,7 +159,7 @@ impl Evaluator<'_> {
                 let width = arena.width(*a);
                 u128::from(signed(self.value(*a), width) < signed(self.value(*b), width))
             }
-            Node::Parity(a) => u128::from(self.value(*a).count_ones() % 2 == 0),
+            Node::Parity(a) => u128::from(self.value(*a).count_ones() & 1 == 0),
             Node::Select(memory, address) => {
                 let address = self.value(*address) as u64;
                 u128::from(self.byte(*memory, address))

@@ -1,6 +1,6 @@
 //! One instruction's effect on a machine state: which family it belongs to, and moves and control flow.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::error::Unsupported;
 use crate::operand::{Overrides, Result, Step};
@@ -77,7 +77,7 @@ impl Step<'_> {
                 self.push(back)?;
                 Flow::Call(target)
             }
-            Mnemonic::Ret => {
+            Mnemonic::Ret if matches!(insn.code(), Code::Retnq | Code::Retnq_imm16) => {
                 self.pop()?;
                 if insn.op_count() > 0 {
                     let rsp = self.register(Register::RSP)?;
@@ -184,7 +184,7 @@ impl Step<'_> {
                 let value = self.pop()?;
                 self.write(0, value)?;
             }
-            Mnemonic::Leave => {
+            Mnemonic::Leave if insn.code() == Code::Leaveq => {
                 let rbp = self.register(Register::RBP)?;
                 self.set_register(Register::RSP, rbp)?;
                 let value = self.pop()?;

@@ -118,6 +118,28 @@ impl Arena {
         })
     }
 
+    /// The stores that `memory` ends with, as (address, value), lowest addresses first where their order is known;
+    /// neighbouring bytes are joined to values of 2, 4 or 8 bytes.
+    pub fn writes(&mut self, memory: Term) -> Vec<(Term, Term)> {
+        let (_, mut bytes) = self.stores(memory);
+        bytes.reverse();
+        let mut found = Vec::new();
+        let mut rest = bytes.as_slice();
+        while let Some(&(address, _)) = rest.first() {
+            let neighbours = rest.iter().enumerate().take_while(|&(offset, &(other, _))| {
+                let expected = self.add_constant(address, offset as u128);
+                expected == other
+            });
+            let run = neighbours.count();
+            let size = [8, 4, 2, 1].into_iter().find(|&size| size <= run).unwrap_or(1);
+            let (these, others) = rest.split_at(size);
+            let value = these.iter().map(|&(_, byte)| byte).reduce(|low, byte| self.concat(byte, low));
+            found.extend(value.map(|value| (address, value)));
+            rest = others;
+        }
+        found
+    }
+
     /// What `memory` is stores on, and the stores (address, byte), latest first.
     pub(crate) fn stores(&self, mut memory: Term) -> (Term, Vec<(Term, Term)>) {
         let mut found = Vec::new();

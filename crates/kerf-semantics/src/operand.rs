@@ -133,6 +133,16 @@ impl Step<'_> {
 
     /// The 64-bit address of memory operand `index`, with the segment's base if `segment`.
     pub fn address(&mut self, index: u32, segment: bool) -> Result<Term> {
+        let nothing = self.arena.constant(0, 64);
+        self.address_of(index, segment, nothing)
+    }
+
+    /// The address `distance` (64 bits) from the first operand, before it is cut to the address size.
+    pub fn address_with_offset(&mut self, distance: Term) -> Result<Term> {
+        self.address_of(0, true, distance)
+    }
+
+    fn address_of(&mut self, index: u32, segment: bool, distance: Term) -> Result<Term> {
         let insn = self.insn;
         let replaced = self.overrides.get(insn.ip(), index);
         if let Some(term) = replaced
@@ -144,6 +154,7 @@ impl Step<'_> {
             Some(term) => term,
             None => self.arena.constant(u128::from(insn.memory_displacement64()), 64),
         };
+        address = self.arena.add(address, distance);
         let (base, index_register) = (insn.memory_base(), insn.memory_index());
         let mut short = base == Register::EIP;
         // iced's displacement of a RIP-relative operand is the address itself.

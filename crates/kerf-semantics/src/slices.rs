@@ -325,7 +325,7 @@ impl Arena {
     pub fn parity(&mut self, term: Term) -> Term {
         assert_eq!(self.width(term), 8, "parity is of a byte");
         match self.as_constant(term) {
-            Some(value) => self.bool(value.count_ones() % 2 == 0),
+            Some(value) => self.bool(value.count_ones() & 1 == 0),
             None => self.intern(Node::Parity(term), 1),
         }
     }

@@ -421,3 +421,80 @@ fn reciprocal(factor: u128, shift: u32, signed: bool) -> bool {
     [as_signed, as_unsigned, long, average].iter().any(|&term| a.display(term).contains(" / "))
         || [as_signed, as_unsigned, long, average].iter().any(|&term| a.display(term).contains(" /s "))
 }
+
+#[derive(Clone, Debug)]
+struct Touch {
+    pointer: usize,
+    offset: i8,
+    bytes: u32,
+    /// The value stored, or nothing for a load.
+    stored: Option<u64>,
+    /// Whether the store happens only if the first loaded bit is set.
+    conditional: bool,
+}
+
+fn touch() -> impl Strategy<Value = Touch> {
+    let bytes = prop::sample::select(&[1u32, 2, 4, 8][..]);
+    (0usize..2, -12i8..12, bytes, prop::option::of(any::<u64>()), any::<bool>())
+        .prop_map(|(pointer, offset, bytes, stored, conditional)| Touch { pointer, offset, bytes, stored, conditional })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    /// Stores and loads through two pointers that may overlap, against a table of bytes.
+    #[test]
+    fn memory_terms_behave_as_memory(touches in prop::collection::vec(touch(), 1..12), apart in 0u64..40, flag: bool) {
+        let mut arena = Arena::new();
+        let (mut memory, condition) = (arena.memory("mem"), arena.var("flag", 1));
+        let pointers = [arena.var("p", 64), arena.var("q", 64)];
+        let places = [0x1000u64, 0x1000 + apart];
+        let mut given = Assignment::new();
+        given.set("flag", u128::from(flag));
+        given.set("p", u128::from(places[0]));
+        given.set("q", u128::from(places[1]));
+        let initial: Vec<u8> = (0..128).collect();
+        given.set_block("mem", 0x1000 - 32, &initial);
+        let mut table = initial;
+        for touch in touches {
+            let address = arena.add_constant(pointers[touch.pointer], touch.offset as u128);
+            let start = (places[touch.pointer] as i64 + i64::from(touch.offset) - (0x1000 - 32)) as usize;
+            let range = start..start + touch.bytes as usize;
+            match touch.stored {
+                Some(value) => {
+                    let value = value & (u64::MAX >> (64 - 8 * touch.bytes));
+                    let term = arena.constant(u128::from(value), 8 * touch.bytes);
+                    let stored = arena.store_bytes(memory, address, term);
+                    memory = if touch.conditional { arena.ite(condition, stored, memory) } else { stored };
+                    if flag || !touch.conditional {
+                        table[range].copy_from_slice(&value.to_le_bytes()[..touch.bytes as usize]);
+                    }
+                }
+                None => {
+                    let loaded = arena.load_bytes(memory, address, touch.bytes);
+                    let mut expected = [0; 8];
+                    expected[..touch.bytes as usize].copy_from_slice(&table[range]);
+                    prop_assert_eq!(arena.eval(loaded, &given), u128::from(u64::from_le_bytes(expected)));
+                }
+            }
+        }
+        let mut values = arena.evaluator(&given);
+        for (offset, &byte) in table.iter().enumerate() {
+            prop_assert_eq!(values.byte(memory, 0x1000 - 32 + offset as u64), byte);
+        }
+    }
+
+    #[test]
+    fn substitution_is_evaluation(tree in tree(), vars in [edge(), edge(), edge()]) {
+        let mut arena = Arena::new();
+        let term = build(&mut arena, &tree, 32);
+        let mut map = std::collections::HashMap::new();
+        for (name, value) in NAMES.iter().zip(vars) {
+            let (variable, value) = (arena.var(name, 32), arena.constant(u128::from(value), 32));
+            map.insert(variable, value);
+        }
+        let vars = vars.map(|value| cut(value, 32));
+        let result = arena.substitute(term, &map);
+        prop_assert_eq!(arena.as_constant(result), Some(u128::from(value(&tree, &vars, 32))));
+    }
+}

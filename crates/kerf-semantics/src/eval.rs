@@ -114,11 +114,24 @@ impl Evaluator<'_> {
         if let Some(&value) = self.known.get(&term) {
             return value;
         }
-        let value = self.compute(term) & mask(self.arena.width(term));
-        self.known.insert(term, value);
-        value
+        // Operands first, with a stack of our own: terms of long code are nested deeply.
+        let mut open = vec![term];
+        while let Some(&next) = open.last() {
+            let before = open.len();
+            if !self.known.contains_key(&next) {
+                open.extend(self.arena.children(next).into_iter().filter(|child| !self.known.contains_key(child)));
+                if open.len() > before {
+                    continue;
+                }
+                let value = self.compute(next) & mask(self.arena.width(next).max(1));
+                self.known.insert(next, value);
+            }
+            open.pop();
+        }
+        self.known.get(&term).copied().unwrap_or(0)
     }
 
+    /// The value of a term whose operands are known.
     fn compute(&mut self, term: Term) -> u128 {
         let arena = self.arena;
         let width = arena.width(term);

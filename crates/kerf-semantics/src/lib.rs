@@ -4,6 +4,21 @@
 //! [`run_region`] that of a piece of code with several exits; [`Prover`] proves claims about terms for all values, and
 //! [`native`] holds the instruction semantics against the processor that this runs on. [`Cfg`] says which registers
 //! and flags are live. Nothing here knows of object files or of kernels.
+//!
+//! ```
+//! use std::collections::BTreeSet;
+//! use iced_x86::{Decoder, DecoderOptions};
+//! use kerf_semantics::{Arena, Overrides, State, run_region};
+//!
+//! // cmp $1,%cl; sbb %eax,%eax; and $-32,%eax; add $64,%eax
+//! let bytes = [0x80, 0xf9, 0x01, 0x19, 0xc0, 0x83, 0xe0, 0xe0, 0x83, 0xc0, 0x40];
+//! let code: Vec<_> = Decoder::with_ip(64, &bytes, 0x1000, DecoderOptions::NONE).into_iter().collect();
+//! let mut arena = Arena::new();
+//! let start = State::symbolic(&mut arena);
+//! let outcomes = run_region(&mut arena, start, &code, 0x1000, &BTreeSet::from([0x100b]), &Overrides::new())?;
+//! assert_eq!(arena.display(outcomes[0].state.gpr[0]), "(cl == 0) ? 0x20 : 0x40");
+//! # Ok::<(), kerf_semantics::Unsupported>(())
+//! ```
 
 mod arith;
 mod bitops;

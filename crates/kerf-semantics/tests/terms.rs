@@ -324,7 +324,7 @@ fn a_hard_claim_is_unknown_and_the_next_is_answered() {
     let (small_x, small_y, big_x, big_y) = (a.ult(x, limit), a.ult(y, limit), a.ult(one, x), a.ult(one, y));
     let claim = a.not(is_product);
     let mut prover = Prover::start().unwrap();
-    prover.set_timeout(std::time::Duration::from_millis(50)).unwrap();
+    prover.set_timeout(std::time::Duration::from_secs(1)).unwrap();
     let verdict = prover.valid(a, &[small_x, small_y, big_x, big_y], claim).unwrap();
     assert!(matches!(verdict, Verdict::Unknown(_)), "{verdict:?}");
     let easy = a.ult(x, y);

@@ -92,25 +92,10 @@ impl Writer<'_> {
             Node::Variable(name) | Node::Memory(name) => self.push(name),
             Node::Sum(terms, constant) => self.sum(terms, *constant, width),
             Node::Product(a, b) => self.infix(*a, " * ", *b),
-            Node::Divide(op, a, b) => {
-                let operator = match op {
-                    DivOp::Udiv => " / ",
-                    DivOp::Urem => " % ",
-                    DivOp::Sdiv => " /s ",
-                    DivOp::Srem => " %s ",
-                };
-                self.infix(*a, operator, *b);
-            }
+            Node::Divide(op, a, b) => self.infix(*a, division_sign(*op), *b),
             Node::Bits(op, terms, constant) => self.bits(*op, terms, *constant, width),
             Node::Not(inner) => self.complement(*inner, width),
-            Node::Shift(op, a, b) => {
-                let operator = match op {
-                    ShiftOp::Shl => " << ",
-                    ShiftOp::Lshr => " >> ",
-                    ShiftOp::Ashr => " >>s ",
-                };
-                self.infix(*a, operator, *b);
-            }
+            Node::Shift(op, a, b) => self.infix(*a, shift_sign(*op), *b),
             Node::Concat(hi, lo) => match self.load(term) {
                 Some((memory, address)) => self.access(memory, width, address),
                 None => {
@@ -124,20 +109,7 @@ impl Writer<'_> {
                 self.term(*inner)
             }
             Node::Extract(inner, hi, lo) => self.slice(*inner, *hi, *lo),
-            Node::Zext(inner) => match arena.node(*inner) {
-                Node::Extract(source, hi, lo)
-                    if *lo > 0 && hi + 1 == arena.width(*source) && arena.width(*source) >= 32 =>
-                {
-                    self.part(*source);
-                    self.push(&format!(" >> {lo}"));
-                }
-                Node::Bits(BitOp::And, terms, constant) if self.masked_slice(terms, *constant, 0) => {}
-                Node::Sum(terms, 0) if self.masked_sum(terms) => {}
-                Node::Sum(..) | Node::Product(..) | Node::Not(_) => {
-                    self.call(&format!("u{}", arena.width(*inner)), *inner)
-                }
-                _ => self.term(*inner),
-            },
+            Node::Zext(inner) => self.extended(*inner),
             Node::Sext(inner) => self.call(&format!("i{}", arena.width(*inner)), *inner),
             Node::Ite(condition, yes, no) => {
                 self.part(*condition);
@@ -159,6 +131,23 @@ impl Writer<'_> {
                 self.term(*value);
                 self.push("}");
             }
+        }
+    }
+
+    /// A term that zeros stand in front of: they are shown only where it may have wrapped.
+    fn extended(&mut self, inner: Term) {
+        let arena = self.arena;
+        match arena.node(inner) {
+            Node::Extract(source, hi, lo)
+                if *lo > 0 && hi + 1 == arena.width(*source) && arena.width(*source) >= 32 =>
+            {
+                self.part(*source);
+                self.push(&format!(" >> {lo}"));
+            }
+            Node::Bits(BitOp::And, terms, constant) if self.masked_slice(terms, *constant, 0) => {}
+            Node::Sum(terms, 0) if self.masked_sum(terms) => {}
+            Node::Sum(..) | Node::Product(..) | Node::Not(_) => self.call(&format!("u{}", arena.width(inner)), inner),
+            _ => self.term(inner),
         }
     }
 
@@ -338,6 +327,23 @@ impl Writer<'_> {
         self.push(&format!("{width}["));
         self.term(address);
         self.push("]");
+    }
+}
+
+fn division_sign(op: DivOp) -> &'static str {
+    match op {
+        DivOp::Udiv => " / ",
+        DivOp::Urem => " % ",
+        DivOp::Sdiv => " /s ",
+        DivOp::Srem => " %s ",
+    }
+}
+
+fn shift_sign(op: ShiftOp) -> &'static str {
+    match op {
+        ShiftOp::Shl => " << ",
+        ShiftOp::Lshr => " >> ",
+        ShiftOp::Ashr => " >>s ",
     }
 }
 

@@ -169,6 +169,27 @@ impl Step<'_> {
                 self.write(1, a)?;
             }
             Mnemonic::Bswap => self.bswap()?,
+            Mnemonic::Cbw => self.extend_accumulator(Register::AL, Register::AX)?,
+            Mnemonic::Cwde => self.extend_accumulator(Register::AX, Register::EAX)?,
+            Mnemonic::Cdqe => self.extend_accumulator(Register::EAX, Register::RAX)?,
+            Mnemonic::Cwd => self.spread_sign(Register::AX, Register::DX)?,
+            Mnemonic::Cdq => self.spread_sign(Register::EAX, Register::EDX)?,
+            Mnemonic::Cqo => self.spread_sign(Register::RAX, Register::RDX)?,
+            Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Pause => {}
+            Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => {}
+            Mnemonic::Prefetchnta
+            | Mnemonic::Prefetcht0
+            | Mnemonic::Prefetcht1
+            | Mnemonic::Prefetcht2
+            | Mnemonic::Prefetchw => {}
+            _ => return Ok(self.stack_moves()? || self.conditional_moves()?),
+        }
+        Ok(true)
+    }
+
+    fn stack_moves(&mut self) -> Result<bool> {
+        let insn = self.insn;
+        match insn.mnemonic() {
             Mnemonic::Push => {
                 let width = if insn.op_kind(0) == OpKind::Immediate16 { 16 } else { self.width(0)? };
                 if width != 64 {
@@ -190,20 +211,7 @@ impl Step<'_> {
                 let value = self.pop()?;
                 self.set_register(Register::RBP, value)?;
             }
-            Mnemonic::Cbw => self.extend_accumulator(Register::AL, Register::AX)?,
-            Mnemonic::Cwde => self.extend_accumulator(Register::AX, Register::EAX)?,
-            Mnemonic::Cdqe => self.extend_accumulator(Register::EAX, Register::RAX)?,
-            Mnemonic::Cwd => self.spread_sign(Register::AX, Register::DX)?,
-            Mnemonic::Cdq => self.spread_sign(Register::EAX, Register::EDX)?,
-            Mnemonic::Cqo => self.spread_sign(Register::RAX, Register::RDX)?,
-            Mnemonic::Nop | Mnemonic::Endbr64 | Mnemonic::Pause => {}
-            Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence => {}
-            Mnemonic::Prefetchnta
-            | Mnemonic::Prefetcht0
-            | Mnemonic::Prefetcht1
-            | Mnemonic::Prefetcht2
-            | Mnemonic::Prefetchw => {}
-            _ => return self.conditional_moves(),
+            _ => return Ok(false),
         }
         Ok(true)
     }

@@ -386,7 +386,8 @@ impl Job<'_> {
         let verdict = analyse::agrees(variants, analysis, value, &|template, value, variant, compiled| {
             let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
             let base = &variants.base()[template.unit].code;
-            equivalence::prove(base, &compiled.code, &variant.name, &numbers, signatures)
+            let calls = variants.calls(template.unit);
+            equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, signatures)
         });
         tracing::debug!(site = self.site.label(), %value, ?verdict, "compared");
         verdict

@@ -160,6 +160,16 @@ impl Unit {
     }
 
     fn compile_text(&self, tree: &Tree, text: &str, value: Option<i128>, debug: bool) -> Result<Vec<u8>, ConstError> {
+        self.run_compiler(tree, text, value, &[if debug { "-g" } else { "-g0" }, "-c"])
+    }
+
+    fn run_compiler(
+        &self,
+        tree: &Tree,
+        text: &str,
+        value: Option<i128>,
+        options: &[&str],
+    ) -> Result<Vec<u8>, ConstError> {
         let dir = scratch()?;
         let (input, object) = (dir.path().join("unit.i"), dir.path().join("unit.o"));
         let write = |path: &Path| fs::File::create(path).and_then(|mut f| f.write_all(text.as_bytes()));
@@ -177,7 +187,8 @@ impl Unit {
         }
         let output = Command::new(&self.command[0])
             .args(&arguments)
-            .args([if debug { "-g" } else { "-g0" }, "-w", "-fpreprocessed", "-c", "-o"])
+            .args(options)
+            .args(["-w", "-fpreprocessed", "-o"])
             .arg(&object)
             .arg(&input)
             .current_dir(tree.root())
@@ -187,6 +198,20 @@ impl Unit {
             return Err(compile_error(&self.name, value, &output));
         }
         read_bytes(&object)
+    }
+
+    /// The compiler's annotated listing of the unit with the site's own text: which registers each call passes.
+    pub fn listing(&self, tree: &Tree, site: &Site) -> Result<String, ConstError> {
+        let text = match &self.form {
+            Form::Marked(text) => substitute(text, None),
+            Form::PerValue => {
+                let source = read_bytes(&tree.root().join(&site.file))?;
+                let output = run_preprocessor(tree, &self.command, &self.name, &site.file, &source)?;
+                String::from_utf8_lossy(&output.stdout).into_owned()
+            }
+        };
+        let listing = self.run_compiler(tree, &text, None, &["-g0", "-S", "-dP"])?;
+        Ok(String::from_utf8_lossy(&listing).into_owned())
     }
 
     /// What the compiler makes of the site's text: its value and type; `None` if it is no constant.

@@ -1,13 +1,14 @@
 //! The compiled variants of all units of a constant, made in parallel and kept by value.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use kerf_image::Image;
 
 use crate::code::{self, Code};
 use crate::compile::{Evaluation, Unit};
+use crate::equivalence::calls::{self, Call};
 use crate::error::ConstError;
 use crate::site::Site;
 use crate::tree::Tree;
@@ -28,14 +29,18 @@ pub struct Variants<'a> {
     units: Vec<Unit>,
     base: Vec<Compiled>,
     made: BTreeMap<i128, Result<Vec<Compiled>, String>>,
+    calls: Mutex<HashMap<String, Arc<Calls>>>,
 }
+
+/// The calls of a unit's functions.
+pub type Calls = HashMap<String, Vec<Call>>;
 
 impl<'a> Variants<'a> {
     /// Compiles every unit with the site's own text.
     pub fn new(tree: &'a Tree, site: &'a Site, value: i128, units: Vec<Unit>) -> Result<Variants<'a>, ConstError> {
         let base =
             in_parallel(units.len(), |n| compile(tree, site, &units[n], None)).into_iter().collect::<Result<_, _>>()?;
-        Ok(Variants { tree, site, value, units, base, made: BTreeMap::new() })
+        Ok(Variants { tree, site, value, units, base, made: BTreeMap::new(), calls: Mutex::default() })
     }
 
     /// The units, in the order of [`Variants::base`] and [`Variants::get`].
@@ -88,6 +93,19 @@ impl<'a> Variants<'a> {
     /// The units with a value; the compiler's words if it refused.
     pub fn get(&self, value: i128) -> Option<Result<&[Compiled], &str>> {
         self.made.get(&value).map(|r| r.as_ref().map(Vec::as_slice).map_err(String::as_str))
+    }
+
+    /// What the compiler says of the calls in a unit; compiled when first asked for.
+    pub fn calls(&self, unit: usize) -> Arc<Calls> {
+        let Some(unit) = self.units.get(unit) else { return Arc::default() };
+        if let Some(known) = self.calls.lock().ok().and_then(|c| c.get(&unit.name).cloned()) {
+            return known;
+        }
+        let calls = Arc::new(unit.listing(self.tree, self.site).map(|l| calls::read(&l)).unwrap_or_default());
+        if let Ok(mut known) = self.calls.lock() {
+            known.insert(unit.name.clone(), Arc::clone(&calls));
+        }
+        calls
     }
 
     /// The values that compiled, ascending.

@@ -1,6 +1,6 @@
 //! Both functions with their references filled in, as if linked to the same places.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind};
 use kerf_semantics::{Arena, Overrides};
@@ -8,6 +8,8 @@ use kerf_semantics::{Arena, Overrides};
 use crate::align::{self, Slot};
 use crate::analyse::{Number, Template};
 use crate::code::{Code, Function, Insn, Place};
+
+use super::calls::Call;
 
 /// Where symbols are taken to lie: far apart, in the upper 2 GiB where the kernel's own references reach.
 const PLACES: u64 = 0xffff_ffff_9000_0000;
@@ -34,6 +36,13 @@ impl Linker {
         let base = *self.places.entry(key).or_insert(next);
         self.names.entry(base).or_insert(name);
         base.wrapping_add_signed(offset)
+    }
+
+    /// The symbol that covers an address and the offset into it.
+    pub fn symbol(&self, address: u64) -> Option<(&str, u64)> {
+        let index = address.checked_sub(PLACES)? / DISTANCE;
+        let base = PLACES + index * DISTANCE;
+        self.name(base).map(|name| (name, address - base))
     }
 
     /// The symbol that lies at an address.
@@ -64,10 +73,45 @@ pub struct Bundle {
     pub code: HashMap<u64, (Instruction, Role)>,
     /// Numbers that take the place of operands.
     pub overrides: Overrides,
-    /// Stack slots that instructions name, as offsets from the stack pointer are not known here: sizes only.
+    /// Address of the function's first instruction.
     pub entry: u64,
-    /// Addresses of all instructions.
-    pub addresses: BTreeSet<u64>,
+    /// What the compiler says of the calls, by their addresses.
+    pub calls: HashMap<u64, Call>,
+}
+
+impl Bundle {
+    /// Attaches what the compiler says of each call. Calls in inline assembly are unknown to it and stay without.
+    pub fn attach_calls(&mut self, code: &Code, name: &str, calls: &HashMap<String, Vec<Call>>) {
+        let cold = format!("{name}.cold");
+        for (part, base) in [(name, CODE), (cold.as_str(), CODE + PART)] {
+            let (Some(function), Some(known)) = (code.function(part), calls.get(part)) else { continue };
+            let mut known = known.iter().peekable();
+            let mut found = Vec::new();
+            for insn in &function.code {
+                let Some(callee) = called(insn) else { continue };
+                if let Some(call) = known.next_if(|k| k.callee == callee) {
+                    found.push((base + insn.offset(), call.clone()));
+                }
+            }
+            // If a call of the listing has no counterpart, none of the pairs can be trusted.
+            if known.peek().is_none() {
+                self.calls.extend(found);
+            }
+        }
+    }
+}
+
+/// What an instruction calls: a symbol, or `Some(None)` for a call through a register; `None` if it is no call.
+fn called(insn: &Insn) -> Option<Option<String>> {
+    use iced_x86::Mnemonic::{Call, Jmp};
+    if insn.patched || !matches!(insn.insn.mnemonic(), Call | Jmp) {
+        return None;
+    }
+    match insn.references.first().map(|r| &r.place) {
+        Some(Place::Symbol(name, 0)) if name.starts_with("__x86_indirect_thunk_") => Some(None),
+        Some(Place::Symbol(name, 0)) if name != "__x86_return_thunk" => Some(Some(name.clone())),
+        _ => None,
+    }
 }
 
 /// Links a function of `code` and its `.cold` part. `numbers` gives the numbers that a value of V puts in.
@@ -89,7 +133,6 @@ pub fn link(
             let number = |slot: Slot| numbers(&function.name, (index, slot));
             let linked = link_one(insn, base, &bases, &number, linker, &mut bundle.overrides, arena)
                 .ok_or_else(|| format!("{}+{:#x} cannot be linked", function.name, insn.offset()))?;
-            bundle.addresses.insert(linked.0.ip());
             bundle.code.insert(linked.0.ip(), linked);
         }
     }

@@ -6,6 +6,7 @@
 //! flags and stack slots of the two hold equal values; where paths meet, only what all of them know is kept, until
 //! nothing changes any more. What cannot be followed is not claimed.
 
+pub mod calls;
 mod facts;
 mod link;
 mod walk;
@@ -18,6 +19,7 @@ use kerf_semantics::Arena;
 
 use crate::analyse::Number;
 use crate::code::Code;
+use calls::Call;
 use link::Linker;
 
 pub use link::numbers_of;
@@ -26,16 +28,29 @@ pub use link::numbers_of;
 #[derive(Debug, Default)]
 pub struct Signatures {
     known: HashMap<String, Signature>,
+    /// Offsets in `pv_ops` of operations without arguments that keep all registers but rax.
+    plain_operations: Vec<u64>,
 }
+
+/// Paravirtual operations that take nothing and keep every register but rax (`PVOP_CALLEE0`, asm/paravirt.h).
+const PLAIN_OPERATIONS: [&str; 3] = ["save_fl", "irq_disable", "irq_enable"];
 
 impl Signatures {
     /// Reads the types of an image; without them every call is taken to pass all six registers.
     pub fn of(image: &Image) -> Signatures {
-        let known = image
-            .btf()
-            .and_then(|blob| Btf::parse(blob).ok())
-            .map(|btf| btf.signatures().into_iter().map(|(name, signature)| (name.to_string(), signature)).collect());
-        Signatures { known: known.unwrap_or_default() }
+        let Some(btf) = image.btf().and_then(|blob| Btf::parse(blob).ok()) else { return Signatures::default() };
+        let known = btf.signatures().into_iter().map(|(name, signature)| (name.to_string(), signature)).collect();
+        let irq = btf.struct_named("paravirt_patch_template").and_then(|s| s.member("irq")?.offset());
+        let plain_operations = irq.zip(btf.struct_named("pv_irq_ops")).map(|(base, operations)| {
+            let offset = |name: &&str| operations.member(name)?.offset();
+            PLAIN_OPERATIONS.iter().filter_map(offset).map(|o| (base + o) as u64).collect()
+        });
+        Signatures { known, plain_operations: plain_operations.unwrap_or_default() }
+    }
+
+    /// Whether a call through this place takes nothing and keeps every register but rax.
+    fn is_plain_operation(&self, symbol: &str, offset: u64) -> bool {
+        symbol == "pv_ops" && self.plain_operations.contains(&offset)
     }
 
     /// How many argument registers a call of this function passes, six at most; `None` if that is not known.
@@ -51,7 +66,7 @@ impl Signatures {
 
     fn find(&self, name: &str) -> Option<&Signature> {
         // Parts that the compiler split off have parameters of their own.
-        self.known.get(name).filter(|_| !name.contains('.'))
+        self.known.get(name.strip_prefix("__SCT__").unwrap_or(name)).filter(|_| !name.contains('.'))
     }
 }
 
@@ -62,12 +77,14 @@ pub fn prove(
     variant: &Code,
     name: &str,
     numbers: &dyn Fn(&str, Number) -> Option<i64>,
+    calls: &HashMap<String, Vec<Call>>,
     signatures: &Signatures,
 ) -> Result<(), String> {
     let (mut linker, mut arena) = (Linker::default(), Arena::new());
     // A part that was moved out of a function has no entry of its own: the whole is compared.
     let name = name.strip_suffix(".cold").unwrap_or(name);
-    let ours = link::link(base, name, numbers, &mut linker, &mut arena)?;
+    let mut ours = link::link(base, name, numbers, &mut linker, &mut arena)?;
+    ours.attach_calls(base, name, calls);
     let theirs = link::link(variant, name, &|_, _| None, &mut linker, &mut arena)?;
     walk::Walk::new(name, [&ours, &theirs], arena, &linker, signatures).run()
 }

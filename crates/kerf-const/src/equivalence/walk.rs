@@ -33,6 +33,7 @@ enum Event {
         next: u64,
     },
     Call {
+        at: u64,
         callee: Callee,
         next: Option<u64>,
     },
@@ -128,8 +129,8 @@ impl<'a> Walk<'a> {
                 self.join((x, y), &states)?;
                 self.join((p, q), &states)
             }
-            (Event::Call { callee: a, next: p }, Event::Call { callee: b, next: q }) => {
-                self.call(states, (a, p), (b, q))
+            (Event::Call { at, callee: a, next: p }, Event::Call { callee: b, next: q, .. }) => {
+                self.call(at, states, (a, p), (b, q))
             }
             (Event::Return, Event::Return) => self.returns(&states),
             (Event::Trap { next: p }, Event::Trap { next: q }) => {
@@ -162,7 +163,11 @@ impl<'a> Walk<'a> {
                 Role::Return => return Ok(Event::Return),
                 Role::Thunk(register, calls) => {
                     let target = state.read(&mut self.arena, register).ok_or("a thunk of an unknown register")?;
-                    return Ok(Event::Call { callee: Callee::Register(target), next: calls.then_some(next) });
+                    return Ok(Event::Call {
+                        at: insn.ip(),
+                        callee: Callee::Register(target),
+                        next: calls.then_some(next),
+                    });
                 }
                 Role::Plain => {}
             }
@@ -205,14 +210,14 @@ impl<'a> Walk<'a> {
         match insn.mnemonic() {
             Mnemonic::Call if near => {
                 let callee = Callee::Direct(insn.near_branch_target());
-                Ok(Some(Ok(Event::Call { callee, next: Some(insn.next_ip()) })))
+                Ok(Some(Ok(Event::Call { at: insn.ip(), callee, next: Some(insn.next_ip()) })))
             }
             Mnemonic::Jmp if near => {
                 let target = insn.near_branch_target();
                 if self.sides[side].code.contains_key(&target) {
                     return Ok(Some(Err(target)));
                 }
-                Ok(Some(Ok(Event::Call { callee: Callee::Direct(target), next: None })))
+                Ok(Some(Ok(Event::Call { at: insn.ip(), callee: Callee::Direct(target), next: None })))
             }
             Mnemonic::Call | Mnemonic::Jmp => {
                 let register = insn.op0_register();
@@ -222,14 +227,14 @@ impl<'a> Walk<'a> {
                     let known = insn.memory_base() == Register::RIP || insn.memory_base() == Register::None;
                     let next = (insn.mnemonic() == Mnemonic::Call).then(|| insn.next_ip());
                     return if known && insn.memory_index() == Register::None {
-                        Ok(Some(Ok(Event::Call { callee: Callee::Register(address), next })))
+                        Ok(Some(Ok(Event::Call { at: insn.ip(), callee: Callee::Register(address), next })))
                     } else {
                         Err("a call through memory".into())
                     };
                 }
                 let target = state.read(&mut self.arena, register).ok_or("a call through an unknown register")?;
                 let next = (insn.mnemonic() == Mnemonic::Call).then(|| insn.next_ip());
-                Ok(Some(Ok(Event::Call { callee: Callee::Register(target), next })))
+                Ok(Some(Ok(Event::Call { at: insn.ip(), callee: Callee::Register(target), next })))
             }
             _ => Ok(None),
         }
@@ -284,6 +289,7 @@ impl<'a> Walk<'a> {
 
     fn call(
         &mut self,
+        at: u64,
         mut states: [State; 2],
         (a, p): (Callee, Option<u64>),
         (b, q): (Callee, Option<u64>),
@@ -291,18 +297,46 @@ impl<'a> Walk<'a> {
         if a != b {
             return Err("different functions are called".into());
         }
+        if let (Callee::Register(target), Some(p), Some(q)) = (a, p, q)
+            && let Some(address) = self.arena.as_constant(target)
+            && self.linker.symbol(address as u64).is_some_and(|(s, o)| self.signatures.is_plain_operation(s, o))
+        {
+            self.after_call(&mut states, (p, q), &[0])?;
+            return self.join((p, q), &states);
+        }
         let name = match a {
             Callee::Direct(address) => self.linker.name(address).unwrap_or("").to_string(),
             Callee::Register(target) if tainted(&self.arena, target) => return Err("a call into the frame".into()),
             Callee::Register(_) => String::new(),
         };
-        let known = if name == "__fentry__" { Some(0) } else { self.signatures.arguments(&name) };
-        for (n, register) in ARGUMENTS.iter().take(known.unwrap_or(6)).enumerate() {
-            self.same_argument(&states, *register, known.is_some(), n)?;
+        let inline = !self.sides[0].calls.is_empty() && !self.sides[0].calls.contains_key(&at);
+        if let (true, Some(0), true, Some(p), Some(q)) =
+            (inline, self.signatures.arguments(&name), self.signatures.is_void(&name), p, q)
+        {
+            // A call in inline assembly that takes and gives nothing: to the compiler all registers stay as they are.
+            self.after_call(&mut states, (p, q), &[])?;
+            return self.join((p, q), &states);
+        }
+        match (self.sides[0].calls.get(&at).cloned(), self.signatures.arguments(&name)) {
+            (Some(call), _) if call.stack => return Err(format!("{name} gets arguments on the stack")),
+            (Some(call), _) => {
+                for (register, bits) in call.registers {
+                    self.same_argument(&states, register, bits)?;
+                }
+            }
+            (None, Some(count)) if count > 6 => return Err(format!("{name} gets arguments on the stack")),
+            // Inline assembly passes what it likes; what a call left behind it never passes on.
+            (None, known) => {
+                for register in ARGUMENTS.into_iter().take(known.unwrap_or(6)) {
+                    if !garbage(&self.arena, states[0].gpr[register]) {
+                        self.same_argument(&states, register, 64)?;
+                    }
+                }
+            }
         }
         match (p, q) {
             (Some(p), Some(q)) => {
-                self.after_call(&mut states, (p, q))?;
+                self.after_call(&mut states, (p, q), &CLOBBERED)?;
                 self.join((p, q), &states)
             }
             // A tail call: the frame is gone, and the callee returns for this function.
@@ -311,38 +345,30 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn same_argument(&mut self, states: &[State; 2], register: usize, known: bool, n: usize) -> Checked<()> {
-        let (ours, theirs) = (states[0].gpr[register], states[1].gpr[register]);
-        if let (Some(x), Some(y)) =
-            (frame_offset(&mut self.arena, &states[0], ours), frame_offset(&mut self.arena, &states[1], theirs))
-        {
+    fn same_argument(&mut self, states: &[State; 2], register: usize, bits: u32) -> Checked<()> {
+        let [ours, theirs] = states.each_ref().map(|s| s.gpr[register]);
+        let x = frame_offset(&mut self.arena, &states[0], ours);
+        let y = frame_offset(&mut self.arena, &states[1], theirs);
+        if let (Some(x), Some(y)) = (x, y) {
             if x != y {
                 return Err("addresses of different stack slots are passed".into());
             }
             self.escaped = Some(self.escaped.map_or(x, |e| e.min(x)));
             return Ok(());
         }
-        if ours == theirs {
-            return if tainted(&self.arena, ours) {
-                Err("an address in the frame is passed in a computed way".into())
-            } else {
-                Ok(())
-            };
+        let [ours, theirs] = [ours, theirs].map(|t| self.arena.extract(t, bits - 1, 0));
+        if tainted(&self.arena, ours) {
+            return Err("an address in the frame is passed in a computed way".into());
         }
-        // Only the low half may matter: the upper one is left as it comes where the parameter is an `int`.
-        let (low_a, low_b) = (self.arena.extract(ours, 31, 0), self.arena.extract(theirs, 31, 0));
-        // What a call left behind is no argument of the next one: compilers never pass it on.
-        if !known && (garbage(&self.arena, ours) || garbage(&self.arena, low_a)) {
+        if ours == theirs {
             return Ok(());
         }
-        if low_a == low_b && !known {
-            return Err(format!("the upper half of argument {n} differs"));
-        }
-        Err(format!("argument {n} differs: {} and {}", self.shown(ours), self.shown(theirs)))
+        let name = REGISTER_NAMES[register];
+        Err(format!("the argument in {name} differs: {} and {}", self.shown(ours), self.shown(theirs)))
     }
 
     /// What a call leaves: the same results and the same memory on both sides.
-    fn after_call(&mut self, states: &mut [State; 2], point: Point) -> Checked<()> {
+    fn after_call(&mut self, states: &mut [State; 2], point: Point, clobbered: &[usize]) -> Checked<()> {
         let tag = format!("{:x}.{:x}.{}", point.0, point.1, self.points);
         let memory = self.arena.memory(&format!("called.{tag}"));
         let (rax, rdx) =
@@ -350,11 +376,15 @@ impl<'a> Walk<'a> {
         self.escape_frames(states, &tag)?;
         for (side, state) in states.iter_mut().enumerate() {
             state.memory = memory;
-            for register in CLOBBERED {
+            for &register in clobbered {
                 state.gpr[register] = self.arena.var(&format!("garbage.{tag}.{side}.{register}"), 64);
             }
-            state.gpr[0] = rax;
-            state.gpr[2] = rdx;
+            if clobbered.contains(&0) {
+                state.gpr[0] = rax;
+            }
+            if clobbered.contains(&2) {
+                state.gpr[2] = rdx;
+            }
             for flag in Flag::ALL {
                 let value = self.arena.fresh("flag", 1);
                 state.flags.set(flag, value);

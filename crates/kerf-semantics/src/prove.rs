@@ -237,8 +237,8 @@ fn reset(solver: &mut Context, kind: Kind, timeout: Duration) -> io::Result<()> 
     Ok(())
 }
 
-/// The claim that two states agree on everything live: bytes of registers, flags, all of memory, and whether they
-/// trapped. Where both trapped the rest does not count.
+/// The claim that two states agree on everything live: bytes of registers, flags, all of memory with the frames that are
+/// kept apart, and whether they trapped. Where both trapped the rest does not count.
 pub fn equal_states(arena: &mut Arena, a: &State, b: &State, live: &LiveSet) -> Term {
     let mut claims = Vec::new();
     for number in 0..16 {
@@ -260,6 +260,15 @@ pub fn equal_states(arena: &mut Arena, a: &State, b: &State, live: &LiveSet) -> 
         }
     }
     claims.push(arena.eq(a.memory, b.memory));
+    match (a.frame, b.frame) {
+        (None, None) => {}
+        (Some(mine), Some(theirs)) => {
+            claims.push(arena.eq(mine.base, theirs.base));
+            claims.push(arena.eq(mine.memory, theirs.memory));
+        }
+        // What one keeps apart and the other does not cannot be compared.
+        _ => claims.push(arena.bool(false)),
+    }
     claims.push(arena.eq(a.fs_base, b.fs_base));
     claims.push(arena.eq(a.gs_base, b.gs_base));
     let same = arena.all(&claims);

@@ -235,9 +235,7 @@ impl State {
         merged.fs_base = arena.ite(condition, self.fs_base, other.fs_base);
         merged.gs_base = arena.ite(condition, self.gs_base, other.gs_base);
         merged.trap = arena.ite(condition, self.trap, other.trap);
-        if let (Some(mine), Some(theirs)) = (self.frame, merged.frame.as_mut()) {
-            theirs.memory = arena.ite(condition, mine.memory, theirs.memory);
-        }
+        merged.frame = merge_frames(arena, condition, self.frame, other.frame);
         merged.accesses = self.accesses.clone();
         for access in &other.accesses {
             if !merged.accesses.contains(access) {
@@ -256,4 +254,15 @@ pub(crate) fn location(register: Register) -> Option<(usize, u32, u32)> {
     let high = matches!(register, Register::AH | Register::CH | Register::DH | Register::BH);
     let number = register.full_register().number();
     Some((number, if high { 8 } else { 0 }, register.size() as u32 * 8))
+}
+
+/// Frames at different places have no common one: nothing is known of what lies in the result.
+fn merge_frames(arena: &mut Arena, condition: Term, yes: Option<Frame>, no: Option<Frame>) -> Option<Frame> {
+    match (yes, no) {
+        (None, None) => None,
+        (Some(yes), Some(no)) if yes.base == no.base => {
+            Some(Frame { base: no.base, memory: arena.ite(condition, yes.memory, no.memory) })
+        }
+        (Some(frame), _) | (None, Some(frame)) => Some(Frame { base: frame.base, memory: arena.fresh_memory("frame") }),
+    }
 }

@@ -141,6 +141,17 @@ impl Arena {
         }
     }
 
+    /// A memory that no term has used so far.
+    pub(crate) fn fresh_memory(&mut self, label: &str) -> Term {
+        loop {
+            self.fresh += 1;
+            let name: Arc<str> = format!("{label}#{}", self.fresh).into();
+            if !self.index.contains_key(&(Node::Memory(name.clone()), 0)) {
+                return self.intern(Node::Memory(name), 0);
+            }
+        }
+    }
+
     /// The free memory `name`.
     pub fn memory(&mut self, name: &str) -> Term {
         self.intern(Node::Memory(name.into()), 0)

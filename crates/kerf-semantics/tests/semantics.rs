@@ -2,7 +2,10 @@
 
 use iced_x86::code_asm::*;
 use iced_x86::{Instruction, Register};
-use kerf_semantics::{Arena, Assignment, Flag, Flow, Overrides, REGISTER_NAMES, State, Undefined, Unsupported, step};
+use kerf_semantics::{
+    Arena, Assignment, Flag, Flow, Frame, LiveSet, Overrides, REGISTER_NAMES, State, Undefined, Unsupported,
+    equal_states, step,
+};
 
 fn assemble(write: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>) -> Vec<Instruction> {
     let mut assembler = CodeAssembler::new(64).unwrap();
@@ -152,6 +155,39 @@ fn immediates_and_displacements_can_be_terms() {
     assert_eq!(arena.eval(value, &given), 6, "counts are masked");
     let (arena, state) = with_override(&code[4], 1, 64);
     assert_eq!(result(&arena, &state.unwrap()), "V");
+}
+
+#[test]
+fn a_frame_is_kept_apart() {
+    let code = assemble(|a| {
+        a.push(rbx)?;
+        a.mov(dword_ptr(rsp + 0x10), edi)?;
+        a.mov(qword_ptr(rsi), rdx)?;
+        a.mov(eax, dword_ptr(rsp + 0x10))
+    });
+    let mut arena = Arena::new();
+    let mut state = State::symbolic(&mut arena);
+    let memory = state.memory;
+    state.frame = Some(Frame { base: state.gpr[4], memory: arena.memory("frame") });
+    let start = state.clone();
+    for insn in &code {
+        step(&mut arena, &mut state, insn, &Overrides::new()).unwrap();
+    }
+    assert_eq!(arena.display(state.gpr[0]), "edi", "the store through rsi is not into the frame");
+    assert_eq!(arena.writes(state.memory), [(start.gpr[6], start.gpr[2])]);
+    assert_ne!(state.memory, memory);
+    // What differs in the frame only is a difference; so is a frame on one side only.
+    let mut other = state.clone();
+    other.frame = start.frame;
+    let claim = equal_states(&mut arena, &state, &other, &LiveSet::NONE);
+    assert_ne!(arena.as_constant(claim), Some(1));
+    other.frame = None;
+    let claim = equal_states(&mut arena, &state, &other, &LiveSet::NONE);
+    assert_eq!(arena.as_constant(claim), Some(0));
+    // Frames that do not match leave nothing known.
+    let condition = arena.var("c", 1);
+    let merged = state.merge(&mut arena, condition, &other).frame.unwrap();
+    assert!(merged.memory != state.frame.unwrap().memory && merged.base == start.gpr[4]);
 }
 
 #[test]

@@ -16,29 +16,35 @@ KERF_DATA(KERF_DEFINE)
 unsigned int kerf_exit_list_offset;
 
 /*
- * Functions that run on a stopped CPU, between two writes, or that lead there. Inlined ones are part of their callers;
- * a name that this kernel does not have is skipped. The kprobe blacklist (noinstr, entry, kprobes) comes on top.
+ * Functions that run on a stopped CPU, between two writes, or that lead there: the direct callees of the engine, as the
+ * disassembled image shows them. The kprobe blacklist (noinstr, entry, kprobes) comes on top.
  */
-static const char * const engine_names[] = {
-	"stop_machine_cpuslocked", "stop_machine", "stop_cpus", "__stop_cpus", "multi_cpu_stop",
-	"cpu_stopper_thread", "cpu_stop_signal_done", "smpboot_thread_fn", "kthread", "ret_from_fork",
-	"rcu_momentary_eqs", "touch_nmi_watchdog", "arch_touch_nmi_watchdog", "stop_machine_yield",
-	"text_poke", "__text_poke", "text_poke_memcpy", "memcpy", "memcpy_orig", "memcmp", "__memcpy",
-	"get_locked_pte", "__get_locked_pte", "_raw_spin_lock", "_raw_spin_unlock", "native_set_pte",
-	"switch_mm_irqs_off", "use_temporary_mm", "unuse_temporary_mm", "load_new_mm_cr3", "choose_new_asid",
-	"cr4_update_pce", "hw_breakpoint_disable", "hw_breakpoint_restore", "flush_tlb_mm_range",
-	"flush_tlb_func", "flush_tlb_one_user", "native_flush_tlb_one_user", "native_flush_tlb_multi",
-	"get_flush_tlb_info", "put_flush_tlb_info", "vmalloc_to_page", "core_kernel_text",
-	"unwind_next_frame", "__unwind_start", "unwind_get_return_address", "orc_find", "__orc_find",
-	"get_stack_info", "get_stack_info_noinstr", "in_task_stack", "in_irq_stack", "__module_address",
-	"__kernel_text_address", "kernel_text_address", "is_module_text_address", "is_ftrace_trampoline",
-	"ftrace_graph_ret_addr", "rethook_find_ret_addr", "is_bpf_text_address", "idle_task",
-	"ktime_get_mono_fast_ns", "exc_nmi", "default_do_nmi", "do_machine_check", "perf_event_nmi_handler",
-	"nmi_handle", "local_touch_nmi", "nmi_cpu_backtrace_handler", "ghes_notify_nmi",
+static const char * const engine[] = {
+	/* the stop */
+	"stop_machine_cpuslocked", "stop_machine", "stop_cpus", "__stop_cpus", "multi_cpu_stop", "stop_machine_yield",
+	"cpu_stopper_thread", "cpu_stop_signal_done", "smpboot_thread_fn", "kthread", "ret_from_fork", "idle_task",
+	"rcu_momentary_eqs", "rcu_preempt_deferred_qs", "rcu_preempt_deferred_qs_irqrestore", "__rcu_read_unlock",
+	"rcu_read_unlock_special", "touch_nmi_watchdog", "arch_touch_nmi_watchdog", "touch_softlockup_watchdog",
+	"ktime_get_mono_fast_ns", "delta_to_ns_safe", "_find_first_bit", "_find_next_bit",
+	/* the write */
+	"text_poke", "__text_poke", "text_poke_memcpy", "memcpy", "memcpy_orig", "memcmp", "__memcpy", "__memcmp",
+	"get_locked_pte", "__get_locked_pte", "walk_to_pmd", "__pte_offset_map_lock", "__pte_alloc", "p4d_offset",
+	"_raw_spin_lock", "_raw_spin_unlock", "native_set_pte", "switch_mm_irqs_off", "switch_mm", "leave_mm", "switch_ldt",
+	"use_temporary_mm", "unuse_temporary_mm", "load_new_mm_cr3", "choose_new_asid", "invalidate_user_asid",
+	"cr4_update_pce", "cr4_update_irqsoff", "perf_clear_dirty_counters", "hw_breakpoint_disable",
+	"hw_breakpoint_restore", "flush_tlb_mm_range", "flush_tlb_func", "flush_tlb_one_user",
+	"native_flush_tlb_one_user", "native_flush_tlb_multi", "get_flush_tlb_info", "put_flush_tlb_info",
+	"__mmu_notifier_arch_invalidate_secondary_tlbs", "vmalloc_to_page", "core_kernel_text", "in_gate_area_no_mm",
+	/* the unwinder */
+	"unwind_next_frame", "__unwind_start", "unwind_get_return_address", "orc_find", "__orc_find", "stack_access_ok",
+	"get_stack_info", "get_stack_info_noinstr", "in_task_stack", "in_irq_stack", "in_entry_stack", "__module_address",
+	"mod_find", "__kernel_text_address", "kernel_text_address", "is_module_text_address", "is_ftrace_trampoline",
+	"ftrace_ops_trampoline", "ftrace_graph_ret_addr", "rethook_find_ret_addr", "is_bpf_text_address",
+	"__is_insn_slot_addr", "rcu_is_watching", "ct_nmi_enter", "ct_nmi_exit",
+	/* what is not stopped */
+	"exc_nmi", "default_do_nmi", "nmi_handle", "do_machine_check", "perf_event_nmi_handler", "local_touch_nmi",
+	"nmi_cpu_backtrace_handler", "ghes_notify_nmi",
 };
-
-static struct { const char *name; unsigned long start, end; } engine[ARRAY_SIZE(engine_names)];
-static unsigned int n_engine;
 
 static int missing(const char *name)
 {
@@ -86,29 +92,19 @@ static int find_exit_list(void)
 	return missing("rcu_tasks_percpu.rtp_exit_list");
 }
 
-static void find_engine(void)
-{
-	unsigned long addr, size, offset;
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(engine_names); i++) {
-		addr = kcall(kallsyms_lookup_name, engine_names[i]);
-		if (!addr || !kcall(kallsyms_lookup_size_offset, addr, &size, &offset))
-			continue;
-		engine[n_engine].name = engine_names[i];
-		engine[n_engine].start = addr - offset;
-		engine[n_engine].end = addr - offset + size;
-		n_engine++;
-	}
-}
-
+/* The compiler's parts of a function (.cold, .part.0, .constprop.0) count as the function. */
 const char *kerf_lookup_engine(unsigned long addr)
 {
+	char name[KSYM_SYMBOL_LEN];
 	unsigned int i;
 
-	for (i = 0; i < n_engine; i++)
-		if (addr >= engine[i].start && addr < engine[i].end)
-			return engine[i].name;
+	if (!kcall(core_kernel_text, addr))
+		return NULL;
+	sprint_symbol_no_offset(name, addr);
+	name[strcspn(name, ".")] = 0;
+	for (i = 0; i < ARRAY_SIZE(engine); i++)
+		if (!strcmp(name, engine[i]))
+			return engine[i];
 	return NULL;
 }
 
@@ -136,6 +132,5 @@ int kerf_lookup_init(void)
 	KERF_DATA(KERF_FIND)
 #undef KERF_FIND
 
-	find_engine();
 	return find_exit_list();
 }

@@ -24,7 +24,7 @@ static int permitted(struct file *file)
 	if (!capable(CAP_SYS_ADMIN) || !capable(CAP_SYS_MODULE) ||
 	    !file_ns_capable(file, &init_user_ns, CAP_SYS_MODULE))
 		return -EPERM;
-	return security_locked_down(LOCKDOWN_DBG_WRITE_KERNEL);
+	return 0;
 }
 
 static void show_location(struct seq_file *m, const struct kerf_entry *entry, const struct kerf_location *loc)
@@ -113,6 +113,9 @@ static int transact(const u8 *record, size_t len, struct kerf_report *report)
 		return -ENOMEM;
 	txn->report = report;
 	err = kerf_record_parse(record, len, txn);
+	/* A kernel locked down meanwhile may still get its stock text back. */
+	if (!err && txn->n_sets && security_locked_down(LOCKDOWN_DBG_WRITE_KERNEL))
+		err = kerf_refuse(report, -EPERM, "the kernel is locked down, which forbids changing its text");
 	if (!err)
 		err = kerf_transact(txn);
 	kerf_txn_free(txn);
@@ -181,6 +184,10 @@ static int __init kerf_init(void)
 	}
 	if (boot_cpu_has(X86_FEATURE_XENPV)) {
 		pr_err("Xen PV guests cannot change their text this way; not loading\n");
+		return -EOPNOTSUPP;
+	}
+	if (IS_ENABLED(CONFIG_PREEMPT_RT)) {
+		pr_err("PREEMPT_RT preempts interrupt handlers, which the stack check does not cover; not loading\n");
 		return -EOPNOTSUPP;
 	}
 	err = kerf_lookup_init();

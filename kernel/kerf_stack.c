@@ -9,6 +9,10 @@
 #include "kerf.h"
 #include "kerf_lookup.h"
 
+#ifndef CONFIG_UNWINDER_ORC
+#error "kerf needs the ORC unwinder (CONFIG_UNWINDER_ORC): its stack check relies on it"
+#endif
+
 static bool inside(const struct kerf_txn *txn, unsigned long ip)
 {
 	unsigned int i;

@@ -92,6 +92,7 @@ impl LiveError {
         };
         match errno {
             Errno::PERM if text.is_empty() => LiveError::NotPermitted,
+            Errno::PERM => LiveError::LockedDown,
             Errno::STALE => LiveError::OtherKernel(text),
             Errno::ADDRINUSE => LiveError::Owned(text),
             Errno::BUSY => LiveError::Busy(text),

@@ -35,8 +35,13 @@ fn build_bench() -> Bench {
     specs.push(FileSpec { host: submit, guest: "/submit".into() });
     let mut machine = Machine::new(&cache, kernel, std::env::current_exe().unwrap());
     machine.files = specs;
-    machine.modules =
-        vec!["null_blk hw_queue_depth=512".into(), module(&machine, "kerf.ko"), module(&machine, "kerf_test.ko")];
+    machine.disk_mib = Some(1024);
+    machine.modules = vec![
+        "virtio_blk".into(),
+        "null_blk hw_queue_depth=512".into(),
+        module(&machine, "kerf.ko"),
+        module(&machine, "kerf_test.ko"),
+    ];
     Bench { machine, _files: files }
 }
 
@@ -81,9 +86,10 @@ fn trials() -> Vec<libtest_mimic::Trial> {
     vec![
         trial("the_plug_limit_follows_the_value", 2, &["none", "full"], &words("blocks")),
         trial("every_form_of_location_works", 2, &["full"], &words("functions, parked")),
-        trial("what_must_be_refused_is", 2, &["none"], &words("refusals")),
+        trial("what_must_be_refused_is", 2, &["none"], &words("refusals, not-permitted")),
         trial("other_owners_come_and_go", 2, &["full"], &words("kprobes, tracers, livepatch")),
         trial("modules_cpus_and_writers_come_and_go", 4, &["full"], &coming),
+        trial("hibernation_keeps_what_is_set", 2, &["full"], &words("hibernation")),
         trial("two_immediates_never_mix", 4, &["full"], &[counted("mixing", 300, 10_000)]),
         trial("cycles_under_load_leave_stock_text", 4, &["none", "full"], &[counted("cycles", 60, 2000)]),
     ]

@@ -103,7 +103,7 @@ pub fn killed() -> Outcome {
         let mut child = Command::new("/init").args(["guest", "kill-writer"]).spawn()?;
         wait_for("the writer", || Ok(std::fs::exists(READY)?))?;
         std::fs::remove_file(READY)?;
-        std::thread::sleep(Duration::from_micros(3_000 + moment * 1_700));
+        std::thread::sleep(Duration::from_micros(3_000 + moment * 23_000));
         child.kill()?;
         child.wait()?;
         let status = live.status()?;
@@ -116,4 +116,25 @@ pub fn killed() -> Outcome {
     }
     println!("  killed ten times: {} stock, {} tuned", seen[0], seen[1]);
     Ok(())
+}
+
+/// The image holds the changed text and the module that knows of it; `test_resume` comes back from it without a reboot.
+pub fn hibernation() -> Outcome {
+    let mut live = Live::open()?;
+    let offset = blocks::offset(&mut live)?;
+    set(&mut live, blocks::by_detour(offset, 128))?;
+    wait_for("the disk", || Ok(std::fs::exists("/dev/vda")?))?;
+    run("mkswap", &["/dev/vda"])?;
+    run("swapon", &["/dev/vda"])?;
+    let device = std::fs::read_to_string("/sys/block/vda/dev")?;
+    write("/sys/power/resume", device.trim())?;
+    write("/sys/power/disk", "test_resume")?;
+    let before = live.status()?;
+    write("/sys/power/state", "disk")?;
+    let after = live.status()?;
+    same("the entries", after.entries.clone(), before.entries)?;
+    ensure(after.entries[0].in_force(), || format!("{after:?}"))?;
+    set(&mut live, blocks::by_immediates(offset, 4))?;
+    live.unset_all()?;
+    same("the text", kcore::read(after.text_base + offset, 6)?, blocks::STOCK.to_vec())
 }

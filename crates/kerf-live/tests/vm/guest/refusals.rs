@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use kerf_live::{Entry, Live, LiveError, Location, Target, record};
 
@@ -21,6 +23,27 @@ pub fn all() -> Outcome {
     same("entries", live.status()?.entries.len(), 0)?;
     let after = kcore::text_pages(live.status()?.text_base, live.status()?.text_size)?;
     ensure(pages == after, || "the kernel's text has changed".into())
+}
+
+/// Another user than root, and a kernel that is locked down while something is set. The machine is of little use afterwards.
+pub fn not_permitted() -> Outcome {
+    let nobody = Command::new("/init").args(["guest", "nobody"]).uid(65534).status()?;
+    ensure(nobody.success(), || "another user was not refused".into())?;
+    let mut live = Live::open()?;
+    let offset = blocks::offset(&mut live)?;
+    set(&mut live, blocks::by_immediates(offset, 4))?;
+    write("/sys/kernel/security/lockdown", "integrity")?;
+    let error = refused(&mut live, blocks::by_immediates(offset, 8))?;
+    ensure(matches!(error, LiveError::LockedDown), || format!("{error:?}"))?;
+    same("the value under lockdown", live.status()?.entries[0].value, 4)?;
+    live.unset_all()?;
+    same("the text", kcore::read(live.status()?.text_base + offset, 6)?, blocks::STOCK.to_vec())
+}
+
+/// What another user meets.
+pub fn nobody() -> Outcome {
+    let error = Live::open().err().ok_or("opened")?;
+    ensure(matches!(error, LiveError::NotPermitted), || format!("{error:?}"))
 }
 
 /// A location in the core kernel, with the bytes that are there.

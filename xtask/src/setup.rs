@@ -1,0 +1,42 @@
+//! What every word needs first: packages on this host, the distribution's kernel, its headers and its source.
+
+use crate::steps::Steps;
+use anyhow::Context;
+use kerf_lab::host::{self, Need};
+use kerf_lab::{Cache, Kernel};
+use std::path::PathBuf;
+
+/// What set-up gives.
+pub struct Setup {
+    /// Where it all is.
+    pub cache: Cache,
+    /// The kernel that is booted and changed; its source is prepared.
+    pub kernel: Kernel,
+    /// That source.
+    pub source: PathBuf,
+}
+
+impl Setup {
+    /// Fetches and prepares what is missing; quick when nothing is.
+    pub fn run(steps: &mut Steps) -> anyhow::Result<Self> {
+        let mut progress = |what: &str| println!("    {what}");
+        let needs = [Need::Machines, Need::Modules, Need::Source, Need::Proofs];
+        let missing = host::missing(&needs);
+        let name = match missing.as_slice() {
+            [] => "packages on this host".to_owned(),
+            missing => format!("packages on this host: {} are missing", missing.join(", ")),
+        };
+        steps.need(&name, || host::install(&needs, &mut progress).context("install packages"))?;
+        let cache = Cache::open_default().context("open the cache")?;
+        let kernel = steps.need("the distribution's kernel and its headers", || {
+            let kernel = kerf_lab::kernel(&cache, &mut progress).context("get the kernel")?;
+            progress(&format!("{} in {}", kernel.release, cache.root().display()));
+            Ok(kernel)
+        })?;
+        let source = steps.need("its source, configured as it was built", || {
+            kerf_lab::source(&cache, &kernel, &mut progress).context("get the kernel's source")
+        })?;
+        let kernel = Kernel { source: Some(source.clone()), ..kernel };
+        Ok(Setup { cache, kernel, source })
+    }
+}

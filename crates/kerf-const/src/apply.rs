@@ -180,6 +180,25 @@ pub fn live_entry(
     Ok(kerf_live::Entry { id: live_id(entry, setting), value: shown, locations, between })
 }
 
+/// The values around the deployed one, within the domain, for which a span's numbers fit their own instructions.
+pub fn immediate_range(entry: &Entry, span: &Span) -> Option<(i128, i128)> {
+    let mut alone = entry.clone();
+    alone.spans = vec![span.clone()];
+    // Whether a number fits does not depend on where the code is loaded.
+    alone.image.module = None;
+    let fits = |value: i128| live_entry(&alone, Setting::Value(value), Choice::Immediate, &Running::default()).is_ok();
+    let domain = entry.domain.iter().find(|i| (i.min..=i.max).contains(&entry.value))?;
+    let last = |mut good: i128, mut bad: i128| {
+        while (bad - good).abs() > 1 {
+            let middle = good + (bad - good) / 2;
+            if fits(middle) { good = middle } else { bad = middle }
+        }
+        good
+    };
+    let end = |limit: i128| if fits(limit) { limit } else { last(entry.value, limit) };
+    fits(entry.value).then(|| (end(domain.min), end(domain.max)))
+}
+
 fn target(entry: &Entry, running: &Running) -> Result<Target, ConstError> {
     match (&entry.image.module, &running.module) {
         (None, _) => Ok(Target::Kernel),

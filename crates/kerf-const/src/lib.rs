@@ -19,6 +19,7 @@ pub mod equivalence;
 pub mod error;
 pub mod exact;
 pub mod export;
+pub mod find;
 pub mod form;
 pub mod grep;
 pub mod layout;

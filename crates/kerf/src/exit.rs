@@ -1,6 +1,8 @@
 //! Exit codes, one for each kind of failure that a script may want to tell apart.
 
+use kerf_const::ConstError;
 use kerf_lab::LabError;
+use kerf_live::LiveError;
 
 /// What the process tells its caller.
 ///
@@ -11,6 +13,42 @@ use kerf_lab::LabError;
 pub enum ExitCode {
     /// The operation failed, for a reason that has no code of its own.
     Failed = 1,
+    /// The words name no constant: an unknown name, a wrong line, a value that is not there, a malformed value.
+    NotFound = 10,
+    /// The value is not certified, or has no place in the code.
+    OutsideDomain = 11,
+    /// The constant is of a class that cannot be set.
+    NotSettable = 12,
+    /// The scope table has no such entry for this kernel.
+    NoEntry = 13,
+    /// The scope table, an entry in it, or an export is damaged or none.
+    Table = 14,
+    /// The kernel source is another version's, not prepared, or does not compile.
+    Source = 15,
+    /// A kernel image cannot be read.
+    Image = 16,
+    /// Root is needed.
+    NotPermitted = 20,
+    /// The kernel module is not loaded, or could not be built or loaded.
+    NoModule = 21,
+    /// The loaded kernel module is another version's.
+    OtherModule = 22,
+    /// The entry is of another kernel than the running one.
+    OtherKernel = 23,
+    /// Somebody else has a hand in the code: a probe, a livepatch, another entry.
+    Owned = 24,
+    /// A task did not leave the code in time.
+    Busy = 25,
+    /// The running text is not what it should be.
+    Mismatch = 26,
+    /// The kernel is locked down.
+    LockedDown = 27,
+    /// The kernel module refused the change, or the constant is not set.
+    Refused = 28,
+    /// `kerf status`: a value is not in force at every location.
+    Partial = 30,
+    /// `kerf doctor`: `kerf const set` is not possible here.
+    Unfit = 31,
     /// The lab could not be set up: a file, a tool or the machine's description is at fault.
     LabSetup = 64,
     /// Packages are missing on this host; the message has the command that installs them.
@@ -36,7 +74,49 @@ pub enum ExitCode {
 impl ExitCode {
     /// The code for an error: the first cause that has one decides.
     pub fn of(error: &anyhow::Error) -> Self {
-        error.chain().find_map(|cause| cause.downcast_ref::<LabError>()).map_or(ExitCode::Failed, Self::of_lab)
+        error.chain().find_map(Self::of_cause).unwrap_or(ExitCode::Failed)
+    }
+
+    fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let lab = || cause.downcast_ref::<LabError>().map(Self::of_lab);
+        let constant = || cause.downcast_ref::<ConstError>().map(Self::of_const);
+        let live = || cause.downcast_ref::<LiveError>().map(Self::of_live);
+        lab().or_else(constant).or_else(live)
+    }
+
+    fn of_const(error: &ConstError) -> Self {
+        match error {
+            ConstError::BadQuery { .. }
+            | ConstError::UnknownName { .. }
+            | ConstError::NoSuchFile { .. }
+            | ConstError::NoSuchLine { .. }
+            | ConstError::NoSuchValue { .. } => ExitCode::NotFound,
+            ConstError::OutsideDomain { .. } => ExitCode::OutsideDomain,
+            ConstError::NotSettable { .. } => ExitCode::NotSettable,
+            ConstError::NoEntry { .. } => ExitCode::NoEntry,
+            ConstError::Table { .. } | ConstError::Damaged { .. } => ExitCode::Table,
+            ConstError::Compile { .. }
+            | ConstError::NoCommand { .. }
+            | ConstError::BadTree { .. }
+            | ConstError::ForeignSource { .. } => ExitCode::Source,
+            ConstError::Image(_) => ExitCode::Image,
+            _ => ExitCode::Failed,
+        }
+    }
+
+    fn of_live(error: &LiveError) -> Self {
+        match error {
+            LiveError::NoModule | LiveError::Build { .. } | LiveError::Load { .. } => ExitCode::NoModule,
+            LiveError::NotPermitted => ExitCode::NotPermitted,
+            LiveError::LockedDown => ExitCode::LockedDown,
+            LiveError::OtherBuild { .. } | LiveError::Status(_) => ExitCode::OtherModule,
+            LiveError::OtherKernel(_) => ExitCode::OtherKernel,
+            LiveError::Owned(_) => ExitCode::Owned,
+            LiveError::Busy(_) => ExitCode::Busy,
+            LiveError::Mismatch(_) => ExitCode::Mismatch,
+            LiveError::NotFound(_) | LiveError::Refused(_) => ExitCode::Refused,
+            _ => ExitCode::Failed,
+        }
     }
 
     fn of_lab(error: &LabError) -> Self {
@@ -53,6 +133,18 @@ impl ExitCode {
             _ => ExitCode::LabSetup,
         }
     }
+}
+
+/// The command that mends what an error complains about, if there is one.
+pub fn remedy(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<LiveError>()? {
+        LiveError::NoModule => Some("kerf module load"),
+        LiveError::OtherBuild { .. } | LiveError::Status(_) => {
+            Some("kerf const unset --all; kerf module unload; kerf module load")
+        }
+        LiveError::Busy(_) => Some("the same again, with a longer --timeout"),
+        _ => None,
+    })
 }
 
 impl From<ExitCode> for std::process::ExitCode {

@@ -2,6 +2,8 @@
 
 mod commands;
 mod exit;
+mod print;
+mod running;
 
 use clap::Parser;
 use std::process;
@@ -31,6 +33,9 @@ fn finish(result: anyhow::Result<u8>) -> process::ExitCode {
         Ok(code) => code.into(),
         Err(error) => {
             eprintln!("kerf: failed to {error:#}");
+            if let Some(command) = exit::remedy(&error) {
+                eprintln!("kerf: try: {command}");
+            }
             exit::ExitCode::of(&error).into()
         }
     }

@@ -112,6 +112,12 @@ fn the_placement_can_be_chosen() {
 }
 
 #[test]
+fn the_range_of_the_immediates_is_known() {
+    let entry = plug_limit();
+    assert_eq!(immediate_range(&entry, &entry.spans[0]), Some((1, 63)));
+}
+
+#[test]
 fn without_a_window_the_reason_is_given() {
     // cmp $10, %al... with an immediate that a value of the domain outgrows
     let code = [0x83, 0xf8, 0x0a];

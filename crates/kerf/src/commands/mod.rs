@@ -1,7 +1,18 @@
 //! The words of the command line, one file each.
 
+mod const_build;
+mod const_find;
+mod const_list;
+mod const_set;
+mod const_show;
+mod const_transfer;
+mod const_unset;
+mod const_words;
+mod doctor;
 pub mod init;
 mod lab;
+mod module;
+mod status;
 
 use clap::{Parser, Subcommand};
 
@@ -16,6 +27,16 @@ pub struct Cli {
 /// What `kerf` can do. A new word is a file here, a variant, and a line in [`Cli::run`].
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Constants compiled into the kernel: find, prove and set them.
+    #[command(subcommand)]
+    Const(const_words::ConstCommand),
+    /// What is set in the running kernel, and whether it is in force everywhere.
+    Status(status::StatusArgs),
+    /// What this machine can do, and how to mend what is missing.
+    Doctor(doctor::DoctorArgs),
+    /// The kernel module that changes the running kernel.
+    #[command(subcommand)]
+    Module(module::ModuleCommand),
     /// Virtual machines that boot the distribution's kernel and run a command in it.
     #[command(subcommand)]
     Lab(lab::LabCommand),
@@ -28,6 +49,10 @@ impl Cli {
     /// Does what the words say; the result is the exit code.
     pub fn run(self) -> anyhow::Result<u8> {
         match self.command {
+            Command::Const(command) => command.run(),
+            Command::Status(args) => args.run(),
+            Command::Doctor(args) => args.run(),
+            Command::Module(command) => command.run(),
             Command::Lab(command) => command.run(),
             Command::LabInit => init::run(),
         }

@@ -1,0 +1,225 @@
+//! `kerf const build`: from names to entries.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use kerf_const::ConstError;
+use kerf_const::build::{Input, build};
+use kerf_const::entry::Entry;
+use kerf_const::site::Query;
+use kerf_const::tree::Tree;
+use kerf_image::Image;
+use kerf_lab::{Cache, Kernel};
+
+use super::const_words::TableArgs;
+use crate::{exit, print, running};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  kerf const build BLK_MAX_REQUEST_COUNT MAX_SOFTIRQ_RESTART
+  kerf const build net/ipv4/tcp_cubic.c:L405:3:0
+  kerf const build SHRINK_BATCH --source /usr/src/linux-source-6.12 --image /boot/vmlinuz-6.12.43+deb12-amd64
+  kerf const build SHRINK_BATCH --dry-run --json
+
+Without --source and --image, the kernel that `kerf lab fetch --source` got is used, else the running one with the
+source in /usr/src. The exit code is 0 when every name was built, whatever its class.";
+
+/// What to build, and from what.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// Names, or places FILE:Lline:value[:index].
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
+    table: TableArgs,
+    /// Store nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON: an array of entries, each with the seconds it took.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Source and image.
+#[derive(Debug, Args)]
+pub struct FromArgs {
+    /// The prepared kernel source [default: the lab's, else /usr/src/linux-source-*].
+    #[arg(long, value_name = "TREE")]
+    pub source: Option<PathBuf>,
+    /// The deployed kernel image [default: the lab's, else /boot/vmlinuz-RELEASE].
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// The deployed modules, a directory lib/modules/RELEASE [default: those that belong to the image].
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+}
+
+/// What [`FromArgs`] names, opened.
+pub struct Opened {
+    pub tree: Tree,
+    pub image: Image,
+    pub modules: Option<PathBuf>,
+}
+
+impl FromArgs {
+    /// Opens source and image.
+    pub fn open(&self) -> anyhow::Result<Opened> {
+        let root = self.source.clone().map_or_else(default_tree, Ok)?;
+        let tree = Tree::open(&root)?;
+        let path = match &self.image {
+            Some(image) => image.clone(),
+            None => default_image(&tree)?,
+        };
+        let image = Image::open(&path).map_err(ConstError::from)?;
+        let modules = self.modules.clone().or_else(|| modules_of(&path));
+        Ok(Opened { tree, image, modules })
+    }
+}
+
+impl Opened {
+    /// As the analysis wants it.
+    pub fn input(&self) -> Input<'_> {
+        Input { tree: &self.tree, image: &self.image, modules: self.modules.as_deref() }
+    }
+}
+
+/// Kernels of the lab's cache that have their source, newest last.
+fn cached_kernels() -> Vec<Kernel> {
+    let Ok(cache) = Cache::open_default() else { return Vec::new() };
+    let releases = cache.releases();
+    let kernels = releases.iter().filter_map(|release| Kernel::cached(&cache, release).ok());
+    kernels.filter(|kernel| kernel.source.is_some()).collect()
+}
+
+/// The running kernel's source if the cache has it, else the newest there, else what a package installed.
+pub fn default_tree() -> anyhow::Result<PathBuf> {
+    let release = running::release();
+    let kernels = cached_kernels();
+    let kernel = kernels.iter().find(|k| k.release == release).or(kernels.last());
+    if let Some(source) = kernel.and_then(|k| k.source.clone()) {
+        return Ok(source);
+    }
+    let mut installed: Vec<PathBuf> = std::fs::read_dir("/usr/src")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("Kbuild").is_file() && path.join(".config").is_file())
+        .collect();
+    installed.sort();
+    installed.pop().ok_or_else(|| {
+        let why =
+            "there is no prepared kernel source in the cache or in /usr/src: `kerf lab fetch --source` gets one, \
+                   --source names another"
+                .into();
+        ConstError::BadTree { tree: "/usr/src".into(), why }.into()
+    })
+}
+
+/// The image that belongs to a source tree.
+fn default_image(tree: &Tree) -> anyhow::Result<PathBuf> {
+    let release = running::release();
+    let deployed = PathBuf::from(format!("/boot/vmlinuz-{release}"));
+    let kernels = cached_kernels();
+    let own = kernels.iter().find(|k| k.source.as_deref() == Some(tree.root()));
+    let same_version = || kernels.iter().find(|k| k.release.starts_with(tree.version()));
+    let cached = own.or_else(same_version).map(|k| k.vmlinuz.clone());
+    match cached {
+        Some(_) if release.starts_with(tree.version()) && deployed.is_file() => Ok(deployed),
+        Some(image) => Ok(image),
+        None if deployed.is_file() => Ok(deployed),
+        None => anyhow::bail!("no kernel image of version {} is at hand: name it with --image", tree.version()),
+    }
+}
+
+/// `lib/modules/RELEASE` beside an image `boot/vmlinuz-RELEASE`.
+fn modules_of(image: &Path) -> Option<PathBuf> {
+    let image = std::path::absolute(image).ok()?;
+    let release = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
+    let directory = image.parent()?.parent()?.join("lib/modules").join(release);
+    directory.is_dir().then_some(directory)
+}
+
+/// What one name gave.
+struct Built {
+    entry: Entry,
+    seconds: f64,
+}
+
+impl BuildArgs {
+    /// Does it.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let opened = self.from.open().context("build constants")?;
+        let mut built = Vec::new();
+        let mut first_error = 0;
+        for name in &self.names {
+            match self.build(&opened, name) {
+                Ok(entries) => built.extend(entries),
+                Err(error) => {
+                    let error = anyhow::Error::new(error).context(format!("build {name}"));
+                    eprintln!("kerf: failed to {error:#}");
+                    first_error = if first_error == 0 { exit::ExitCode::of(&error) as u8 } else { first_error };
+                }
+            }
+        }
+        self.print(&built).context("print the entries")?;
+        Ok(first_error)
+    }
+
+    fn build(&self, opened: &Opened, name: &str) -> Result<Vec<Built>, ConstError> {
+        let start = Instant::now();
+        let spinner = print::Spinner::start(&format!("building {name}"));
+        let entries = Query::parse(name).and_then(|query| build(&opened.input(), &query))?;
+        drop(spinner);
+        // Each name is stored when it is done, so that a later failure loses nothing.
+        if !self.dry_run {
+            self.table.create().map_err(constant_error)?.store(&entries)?;
+        }
+        let seconds = (start.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        Ok(entries.into_iter().map(|entry| Built { entry, seconds }).collect())
+    }
+
+    fn print(&self, built: &[Built]) -> anyhow::Result<()> {
+        if self.json {
+            let rows: Vec<serde_json::Value> = built.iter().map(row).collect::<Result<_, _>>()?;
+            return print::json(&rows);
+        }
+        for Built { entry, seconds } in built {
+            let mut line = format!("{} = {}: {} ({seconds:.1} s)", entry.label(), entry.value, entry.class.word());
+            if !entry.domain.is_empty() {
+                line += &format!(", domain {}", kerf_const::apply::domain_text(entry));
+            }
+            print::text(&format!("{line}\n  {} {}", entry.id, entry.reason))?;
+        }
+        Ok(())
+    }
+}
+
+fn row(built: &Built) -> anyhow::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(&built.entry)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("seconds".into(), built.seconds.into());
+    }
+    Ok(value)
+}
+
+fn constant_error(error: anyhow::Error) -> ConstError {
+    error.downcast().unwrap_or_else(|other| ConstError::Internal(other.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_lie_beside_the_image() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("lib/modules/6.1-x")).unwrap();
+        assert_eq!(modules_of(&dir.path().join("boot/vmlinuz-6.1-x")), Some(dir.path().join("lib/modules/6.1-x")));
+        assert_eq!(modules_of(&dir.path().join("boot/vmlinuz-6.2-x")), None);
+    }
+}

@@ -1,0 +1,77 @@
+//! `kerf const find`: constants in the source.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use kerf_const::find;
+use kerf_const::site::{self, Query, Site};
+use kerf_const::tree::Tree;
+
+use super::const_build::default_tree;
+use crate::print;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  kerf const find BLK_MAX_REQUEST_COUNT
+  kerf const find 'MAX_SOFTIRQ_*'
+  kerf const find net/ipv4/tcp_cubic.c:L405:3
+  kerf const find net/ipv4/tcp_cubic.c:L405";
+
+/// What to find, and where.
+#[derive(Debug, Args)]
+pub struct FindArgs {
+    /// A name, a pattern with * and ?, or a place FILE:Lline[:value[:index]].
+    #[arg(value_name = "NAME|PLACE|PATTERN")]
+    query: String,
+    /// The prepared kernel source [default: the lab's, else /usr/src/linux-source-*].
+    #[arg(long, value_name = "TREE")]
+    source: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl FindArgs {
+    /// Does it.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let sites = self.sites().with_context(|| format!("find `{}`", self.query))?;
+        if self.json {
+            let rows: Vec<_> = sites
+                .iter()
+                .map(|site| {
+                    serde_json::json!({
+                        "name": site.name,
+                        "file": site.file,
+                        "line": site.line,
+                        "index": site.index,
+                        "kind": site.kind,
+                        "text": site.text,
+                    })
+                })
+                .collect();
+            print::json(&rows)?;
+        } else {
+            let rows = sites.iter().map(|site| {
+                let place = format!("{}:L{}", site.file, site.line);
+                let text = site.text.split_whitespace().collect::<Vec<_>>().join(" ");
+                vec![site.name.clone().unwrap_or_else(|| "-".into()), site.kind.word().into(), place, text]
+            });
+            print::text(&print::table(&["NAME", "KIND", "PLACE", "TEXT"], rows))?;
+        }
+        Ok(0)
+    }
+
+    fn sites(&self) -> anyhow::Result<Vec<Site>> {
+        let root = self.source.clone().map_or_else(default_tree, Ok)?;
+        let tree = Tree::open(&root)?;
+        let _spinner = print::Spinner::start("searching the source");
+        if self.query.contains(['*', '?']) {
+            return Ok(find::matching(tree.root(), &self.query)?);
+        }
+        if let Some(sites) = find::on_line(tree.root(), &self.query)? {
+            return Ok(sites);
+        }
+        Ok(site::find(tree.root(), &Query::parse(&self.query)?)?)
+    }
+}

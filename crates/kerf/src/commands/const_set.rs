@@ -1,0 +1,282 @@
+//! `kerf const set`: values of the running kernel.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use kerf_const::ConstError;
+use kerf_const::apply::{self, Choice, ModuleText, Running, Setting};
+use kerf_const::entry::Entry;
+use kerf_const::table::Table;
+use kerf_image::Image;
+use kerf_live::{BuildId, Change, Live, LiveError, Status, Transaction};
+
+use super::const_words::{TableArgs, find_running, parse_value};
+use crate::{print, running};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  kerf const set BLK_MAX_REQUEST_COUNT 4
+  kerf const set SHRINK_BATCH=1K MAX_SOFTIRQ_RESTART=0x20
+  kerf const set BLK_MAX_REQUEST_COUNT 128 --placement detour
+  kerf const set HYSTART_DELAY_MIN@0 500
+
+Several constants change in the same moment, or none does. NAME@0 is the first of the numbers that the compiler derived
+from the constant (see `kerf const show`). Setting the stock value is the same as unsetting.";
+
+/// What to set.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// ID VALUE, or ID=VALUE as often as wanted. Values may be hexadecimal, and end in K, M or G.
+    #[arg(required = true, value_name = "ID VALUE | ID=VALUE", allow_negative_numbers = true)]
+    words: Vec<String>,
+    /// Where the numbers go [default: immediates where they fit, else detours].
+    #[arg(long, value_name = "PLACEMENT")]
+    placement: Option<PlacementWord>,
+    /// Check everything and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Seconds to wait for tasks to leave the code.
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
+    timeout: u64,
+    #[command(flatten)]
+    table: TableArgs,
+    #[command(flatten)]
+    from: super::const_build::FromArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The placements by their words.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PlacementWord {
+    /// In the instructions themselves.
+    Immediate,
+    /// By a jump to changed copies of them.
+    Detour,
+}
+
+/// One wish: an entry and what it should have.
+struct Wish {
+    entry: Entry,
+    setting: Setting,
+}
+
+/// One line of the result.
+#[derive(serde::Serialize)]
+struct Changed {
+    id: String,
+    from: i64,
+    to: i64,
+    /// `immediate`, `detour`, `mixed` or `stock`.
+    placement: &'static str,
+    locations: usize,
+}
+
+impl SetArgs {
+    /// Does it.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let shown = self.words.join(" ");
+        self.execute().with_context(|| format!("set {shown}"))
+    }
+
+    fn execute(&self) -> anyhow::Result<u8> {
+        let pairs = pairs(&self.words)?;
+        if !rustix::process::geteuid().is_root() {
+            return Err(LiveError::NotPermitted.into());
+        }
+        let table = self.table.open()?;
+        let build = running::build_id()?;
+        let wishes: Vec<Wish> =
+            pairs.iter().map(|(id, value)| self.wish(&table, &build, id, *value)).collect::<anyhow::Result<_>>()?;
+        let mut live = Live::open()?;
+        let status = live.status()?;
+        let (transaction, changed) = self.transaction(&wishes, &status)?;
+        let outcome = if transaction.entries.is_empty() && transaction.unset.is_empty() {
+            status.outcome
+        } else {
+            live.set(&transaction)?
+        };
+        if self.json {
+            let stop = outcome.stop.as_nanos() as u64;
+            let object = serde_json::json!({
+                "dry_run": self.dry_run, "changed": changed, "attempts": outcome.attempts, "stop_ns": stop,
+            });
+            print::json(&object)?;
+        } else {
+            changed.iter().try_for_each(|c| print::text(&c.sentence(self.dry_run)))?;
+        }
+        Ok(0)
+    }
+
+    fn wish(&self, table: &Table, build: &str, id: &str, value: i128) -> anyhow::Result<Wish> {
+        let (name, index) = match id.rsplit_once('@').map(|(name, n)| (name, n.parse::<usize>())) {
+            Some((name, Ok(index))) => (name, Some(index)),
+            _ => (id, None),
+        };
+        let entry = find_running(table, build, name)?;
+        let setting = match index {
+            None => Setting::Value(value),
+            Some(index) => Setting::Derived { index, number: value },
+        };
+        if let Err(error) = apply::check(&entry, setting) {
+            self.certify(&entry, setting, error)?;
+        }
+        Ok(Wish { entry, setting })
+    }
+
+    /// A value outside the domain is compiled and compared, if the source is there.
+    fn certify(&self, entry: &Entry, setting: Setting, error: ConstError) -> anyhow::Result<()> {
+        let (ConstError::OutsideDomain { id, value, why }, Setting::Value(_)) = (&error, setting) else {
+            return Err(error.into());
+        };
+        let opened = self.from.open().map_err(|missing| ConstError::OutsideDomain {
+            id: id.clone(),
+            value: *value,
+            why: format!("{why}; another one has to be compiled and compared first, which fails: {missing:#}"),
+        })?;
+        let _spinner = print::Spinner::start(&format!("compiling with {value}"));
+        let _ = (opened, entry);
+        Err(error.into())
+    }
+
+    /// What the module is asked, and what is said about it.
+    fn transaction(&self, wishes: &[Wish], status: &Status) -> anyhow::Result<(Transaction, Vec<Changed>)> {
+        let mut transaction = Transaction::new(status.build_id.clone());
+        transaction.timeout = Duration::from_secs(self.timeout);
+        transaction.dry_run = self.dry_run;
+        let mut changed = Vec::new();
+        for wish in wishes {
+            let id = apply::live_id(&wish.entry, wish.setting);
+            if changed.iter().any(|c: &Changed| c.id == id) {
+                let why = "it is named twice".into();
+                return Err(ConstError::BadQuery { query: id, why }.into());
+            }
+            let (stock, to) = wish.values()?;
+            let set = status.entries.iter().find(|e| e.id == id);
+            let from = set.map_or(stock, |e| e.value);
+            let mut line = Changed { id: id.clone(), from, to, placement: "stock", locations: 0 };
+            if to == stock {
+                transaction.unset.extend(set.map(|_| id));
+            } else {
+                let entry = wish.live(self.choice(), status)?;
+                (line.placement, line.locations) = (placement(&entry), entry.locations.len());
+                transaction.entries.push(entry);
+            }
+            changed.push(line);
+        }
+        Ok((transaction, changed))
+    }
+
+    fn choice(&self) -> Choice {
+        match self.placement {
+            None => Choice::Cheapest,
+            Some(PlacementWord::Immediate) => Choice::Immediate,
+            Some(PlacementWord::Detour) => Choice::Detour,
+        }
+    }
+}
+
+impl Wish {
+    /// The stock value and the wanted one, for display.
+    fn values(&self) -> anyhow::Result<(i64, i64)> {
+        let (stock, to) = match self.setting {
+            Setting::Value(value) => (self.entry.value, value),
+            Setting::Derived { index, number } => {
+                let form = apply::derived(&self.entry).get(index).copied();
+                (form.and_then(|f| f.apply(self.entry.value)).unwrap_or_default(), number)
+            }
+        };
+        let narrow = |v: i128| v.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        Ok((narrow(stock), narrow(to)))
+    }
+
+    fn live(&self, choice: Choice, status: &Status) -> anyhow::Result<kerf_live::Entry> {
+        let entry = &self.entry;
+        if entry.image.text == 0 {
+            let why = "it does not say where its image was linked".into();
+            return Err(ConstError::Damaged { id: entry.label().into(), why }.into());
+        }
+        let slide = status.text_base.wrapping_sub(entry.image.text);
+        let Some(name) = entry.image.module.as_deref().filter(|name| running::module_text(name).is_some()) else {
+            return Ok(apply::live_entry(entry, self.setting, choice, &Running { slide, module: None })?);
+        };
+        let image = Image::running().map_err(ConstError::from)?;
+        let base = running::module_text(name).unwrap_or(0);
+        let read = |offset: u64, len: usize| image.bytes(base.checked_add(offset)?, len).map(|b| b.into_owned());
+        let build_id: Option<BuildId> = running::module_build_id(name).and_then(|id| id.parse().ok());
+        let build_id = build_id.with_context(|| format!("find the build id of the loaded module {name}"))?;
+        let running = Running { slide, module: Some(ModuleText { build_id, read: &read }) };
+        Ok(apply::live_entry(entry, self.setting, choice, &running)?)
+    }
+}
+
+impl Changed {
+    fn sentence(&self, dry_run: bool) -> String {
+        let how = match (self.placement, self.locations) {
+            ("stock", _) => "stock".to_string(),
+            (placement, 1) => format!("{placement}, 1 location"),
+            (placement, n) => format!("{placement}, {n} locations"),
+        };
+        let unchanged = if self.from == self.to { ", as before" } else { "" };
+        let dry = if dry_run { " (dry run: nothing was changed)" } else { "" };
+        format!("{}: {} → {} ({how}{unchanged}){dry}", self.id, self.from, self.to)
+    }
+}
+
+fn placement(entry: &kerf_live::Entry) -> &'static str {
+    let detours = entry.locations.iter().filter(|l| matches!(l.change, Change::Detour { .. })).count();
+    match detours {
+        0 => "immediate",
+        n if n == entry.locations.len() => "detour",
+        _ => "mixed",
+    }
+}
+
+/// The ids and values of the command line.
+fn pairs(words: &[String]) -> Result<Vec<(String, i128)>, ConstError> {
+    if let [id, value] = words
+        && !id.contains('=')
+        && !value.contains('=')
+    {
+        return Ok(vec![(id.clone(), parse_value(value)?)]);
+    }
+    let pair = |word: &String| {
+        let (id, value) = word.split_once('=').filter(|(id, _)| !id.is_empty()).ok_or_else(|| {
+            ConstError::BadQuery { query: word.clone(), why: "give ID VALUE, or ID=VALUE several times".into() }
+        })?;
+        Ok((id.to_owned(), parse_value(value)?))
+    };
+    words.iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Result<Vec<(String, i128)>, ConstError> {
+        pairs(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn one_or_several_are_read() {
+        assert_eq!(words("A 4").unwrap(), [("A".to_string(), 4)]);
+        assert_eq!(words("A=1K B@0=0x10").unwrap(), [("A".to_string(), 1024), ("B@0".to_string(), 16)]);
+        assert_eq!(words("b/c.c:L1:2:0 -7").unwrap(), [("b/c.c:L1:2:0".to_string(), -7)]);
+        for bad in ["A", "A 4 5", "A=1 B", "=1", "A=", "A x"] {
+            assert!(words(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sentences_say_from_what_to_what() {
+        let line = |from, to, placement, locations| Changed { id: "X".into(), from, to, placement, locations };
+        assert_eq!(line(32, 4, "immediate", 2).sentence(false), "X: 32 → 4 (immediate, 2 locations)");
+        assert_eq!(line(4, 32, "stock", 0).sentence(false), "X: 4 → 32 (stock)");
+        assert_eq!(
+            line(4, 4, "detour", 1).sentence(true),
+            "X: 4 → 4 (detour, 1 location, as before) (dry run: nothing was changed)"
+        );
+    }
+}

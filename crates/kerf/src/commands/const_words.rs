@@ -1,0 +1,188 @@
+//! `kerf const`: the words, and what several of them share.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use kerf_const::ConstError;
+use kerf_const::entry::Entry;
+use kerf_const::table::{self, Table};
+
+use super::{const_build, const_find, const_list, const_set, const_show, const_transfer, const_unset};
+use crate::running;
+
+/// What can be done with constants.
+#[derive(Debug, Subcommand)]
+pub enum ConstCommand {
+    /// Find constants in the kernel's source.
+    #[command(after_help = const_find::EXAMPLES)]
+    Find(const_find::FindArgs),
+    /// Compile, compare and prove constants, and keep the entries in the scope table.
+    #[command(after_help = const_build::EXAMPLES)]
+    Build(const_build::BuildArgs),
+    /// Show all that is known of a constant.
+    #[command(after_help = const_show::EXAMPLES)]
+    Show(const_show::ShowArgs),
+    /// List the entries of the scope table.
+    #[command(after_help = const_list::EXAMPLES)]
+    List(const_list::ListArgs),
+    /// Set constants of the running kernel.
+    #[command(after_help = const_set::EXAMPLES)]
+    Set(const_set::SetArgs),
+    /// Give constants their stock value back.
+    #[command(after_help = const_unset::EXAMPLES)]
+    Unset(const_unset::UnsetArgs),
+    /// Write entries to a file, for other machines with the same kernel.
+    #[command(after_help = const_transfer::EXPORT_EXAMPLES)]
+    Export(const_transfer::ExportArgs),
+    /// Take entries from a file that `kerf const export` wrote.
+    #[command(after_help = const_transfer::IMPORT_EXAMPLES)]
+    Import(const_transfer::ImportArgs),
+}
+
+impl ConstCommand {
+    /// Does it; the result is the exit code.
+    pub fn run(self) -> anyhow::Result<u8> {
+        match self {
+            ConstCommand::Find(args) => args.run(),
+            ConstCommand::Build(args) => args.run(),
+            ConstCommand::Show(args) => args.run(),
+            ConstCommand::List(args) => args.run(),
+            ConstCommand::Set(args) => args.run(),
+            ConstCommand::Unset(args) => args.run(),
+            ConstCommand::Export(args) => args.run(),
+            ConstCommand::Import(args) => args.run(),
+        }
+    }
+}
+
+/// Where the entries are kept.
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// The scope table [default: /var/lib/kerf/scope.db for root, else in the XDG data directory].
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+}
+
+impl TableArgs {
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.table.clone().map_or_else(table::default_path, Ok)?)
+    }
+
+    /// The table, which must be there.
+    pub fn open(&self) -> anyhow::Result<Table> {
+        Ok(Table::open(&self.path()?)?)
+    }
+
+    /// The table, made if it is not there.
+    pub fn create(&self) -> anyhow::Result<Table> {
+        Ok(Table::create(&self.path()?)?)
+    }
+}
+
+/// The entry of the running kernel; if it has none of that name, of the only other kernel that has.
+pub fn find_anywhere(table: &Table, query: &str) -> anyhow::Result<Entry> {
+    let own = running::build_id().unwrap_or_default();
+    let missing = match table.find(&own, query) {
+        Err(error @ ConstError::NoEntry { .. }) => error,
+        found => return Ok(found?),
+    };
+    let mut others = Vec::new();
+    for (build, _) in table.builds()?.into_iter().filter(|(build, _)| *build != own) {
+        match table.find(&build, query) {
+            Ok(entry) => others.push(entry),
+            Err(error @ ConstError::NoEntry { .. }) => suggest_better(&missing, error)?,
+            Err(other) => return Err(other.into()),
+        }
+    }
+    match others.len() {
+        0 => Err(missing.into()),
+        1 => others.pop().context("find the entry"),
+        _ => {
+            let builds: Vec<&str> = others.iter().map(|e| e.image.release.as_str()).collect();
+            let why = format!("several kernels have it ({}), none of them runs here", builds.join(", "));
+            Err(ConstError::BadQuery { query: query.into(), why }.into())
+        }
+    }
+}
+
+/// Another build's suggestions are better than none.
+fn suggest_better(missing: &ConstError, other: ConstError) -> Result<(), ConstError> {
+    let none = |error: &ConstError| matches!(error, ConstError::NoEntry { suggestions, .. } if suggestions.is_empty());
+    if none(missing) && !none(&other) { Err(other) } else { Ok(()) }
+}
+
+/// The entry of the running kernel; an entry of another kernel is an error that says so.
+pub fn find_running(table: &Table, build_id: &str, query: &str) -> anyhow::Result<Entry> {
+    let missing = match table.find(build_id, query) {
+        Err(error @ ConstError::NoEntry { .. }) => error,
+        found => return Ok(found?),
+    };
+    for (build, release) in table.builds()? {
+        if table.find(&build, query).is_ok() {
+            let wanted = format!("{release}, build {build}");
+            return Err(kerf_live::LiveError::OtherKernel(format!(
+                "the table's entry of {query} is of {wanted}, the running kernel is {}, build {build_id}: build it for this one",
+                running::release()
+            ))
+            .into());
+        }
+    }
+    Err(missing.into())
+}
+
+/// Reads a value: decimal or hexadecimal, with a suffix K, M or G for powers of 1024.
+pub fn parse_value(text: &str) -> Result<i128, ConstError> {
+    let bad = |why: &str| ConstError::BadQuery { query: text.into(), why: why.into() };
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (text.get(..at).unwrap_or_default(), 1i128 << 10),
+        Some((at, 'M')) => (text.get(..at).unwrap_or_default(), 1 << 20),
+        Some((at, 'G')) => (text.get(..at).unwrap_or_default(), 1 << 30),
+        _ => (text, 1),
+    };
+    let (negative, magnitude) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
+    let hex = magnitude.strip_prefix("0x").or_else(|| magnitude.strip_prefix("0X"));
+    let plain = hex.unwrap_or(magnitude);
+    if !plain.chars().all(|c| c.is_ascii_hexdigit()) || plain.is_empty() {
+        return Err(bad("a value is a decimal or 0x… hexadecimal integer, K, M or G after it mean powers of 1024"));
+    }
+    let number = match hex {
+        Some(hex) => i128::from_str_radix(hex, 16),
+        None => plain.parse(),
+    };
+    let number = number.map_err(|_| bad("a value is an integer of at most 64 bits"))?;
+    let value = number.checked_mul(unit).map(|v| if negative { -v } else { v });
+    value
+        .filter(|v| (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(v))
+        .ok_or_else(|| bad("it does not fit 64 bits"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_people_write_them() {
+        for (text, value) in [
+            ("32", 32),
+            ("-1", -1),
+            ("0x1f", 31),
+            ("-0x10", -16),
+            ("4K", 4096),
+            ("2M", 2 << 20),
+            ("1G", 1 << 30),
+            ("0xffffffffffffffff", u64::MAX.into()),
+        ] {
+            assert_eq!(parse_value(text).unwrap(), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_value_is_refused() {
+        for text in
+            ["", "K", "x", "0x", "12a", "--1", "1.5", "1T", "0x1ffffffffffffffff", "99999999999999999999", "+1", "é"]
+        {
+            assert!(matches!(parse_value(text), Err(ConstError::BadQuery { .. })), "{text}");
+        }
+    }
+}

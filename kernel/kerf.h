@@ -11,6 +11,7 @@
 #define KERF_RECORD_MAX		(1U << 20)
 #define KERF_ID_MAX		160
 #define KERF_LOCATIONS_MAX	256
+#define KERF_LOCATIONS_ALL	4096
 #define KERF_BETWEEN_MAX	1024
 #define KERF_TARGETS_MAX	32
 #define KERF_OPERATIONS_MAX	256
@@ -89,7 +90,7 @@ struct kerf_range {
 struct kerf_txn {
 	bool dry_run, unset_all;
 	u32 timeout_ms;
-	unsigned int n_targets, n_sets, n_unsets;
+	unsigned int n_targets, n_sets, n_unsets, n_locations;
 	struct kerf_target targets[KERF_TARGETS_MAX];
 	struct list_head sets;		/* kerf_entry, new */
 	char (*unsets)[KERF_ID_MAX + 1];
@@ -97,7 +98,7 @@ struct kerf_txn {
 	/* The plan, made once the targets are found. */
 	struct kerf_write *writes;
 	unsigned int n_writes, n_restores;	/* restores come first */
-	struct kerf_range *ranges;
+	struct kerf_range *ranges;	/* sorted, apart */
 	unsigned int n_ranges;
 	bool check_stacks;
 };
@@ -147,12 +148,11 @@ bool kerf_form_rip_relative(const struct insn *insn);
 /* kerf_pool.c */
 int kerf_pool_take(unsigned long window);
 void kerf_pool_release(int slot);
-void kerf_pool_drain(void);
 void kerf_pool_write(const struct kerf_location *loc, const u8 *code, size_t len);
 unsigned long kerf_pool_address(int slot);
 int kerf_pool_slot_of(unsigned long addr);
 unsigned long kerf_pool_window(int slot);
-void kerf_pool_usage(unsigned int *used, unsigned int *pending);
+unsigned int kerf_pool_used(void);
 
 /* kerf_stack.c */
 struct task_struct;

@@ -58,17 +58,16 @@ static int show(struct seq_file *m, void *unused)
 {
 	const struct kerf_report *report = m->private;
 	const struct kerf_entry *entry;
-	unsigned int used, pending, i;
+	unsigned int i;
 	size_t len = 0;
 	const u8 *id;
 
 	mutex_lock(&kerf_mutex);
 	id = kerf_running_build_id(&len);
-	kerf_pool_usage(&used, &pending);
 	seq_printf(m, "kerf protocol=%u build_id=%*phN\n", KERF_PROTOCOL, (int)len, id);
 	seq_printf(m, "text base=0x%lx size=0x%lx\n", (unsigned long)kerf__text,
 		   (unsigned long)(kerf__etext - kerf__text));
-	seq_printf(m, "pool slots=%u used=%u pending=%u\n", KERF_SLOTS, used, pending);
+	seq_printf(m, "pool slots=%u used=%u\n", KERF_SLOTS, kerf_pool_used());
 	seq_printf(m, "result code=%d attempts=%u tasks=%u stop_ns=%llu text=%s\n", report->code, report->attempts,
 		   report->tasks, report->stop_ns, report->text);
 	list_for_each_entry(entry, &kerf_entries, node) {
@@ -209,7 +208,6 @@ static void __exit kerf_exit(void)
 	kerf_restore_all();
 	mutex_unlock(&kerf_mutex);
 	unregister_module_notifier(&kerf_notifier);
-	kerf_pool_drain();
 }
 
 module_init(kerf_init);

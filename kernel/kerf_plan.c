@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* What a transaction is going to write and who must not be there: made before any lock of the kernel's is taken. */
 #include <linux/slab.h>
+#include <linux/sort.h>
 
 #include "kerf.h"
 
@@ -197,6 +198,30 @@ static int allocate(struct kerf_txn *txn)
 	return txn->writes && txn->ranges ? 0 : -ENOMEM;
 }
 
+static int by_start(const void *a, const void *b)
+{
+	const struct kerf_range *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* Sorted and apart, so that the stopped machine can look an address up quickly. */
+static void merge_ranges(struct kerf_txn *txn)
+{
+	struct kerf_range *to = txn->ranges, *from;
+
+	if (!txn->n_ranges)
+		return;
+	sort(txn->ranges, txn->n_ranges, sizeof(*txn->ranges), by_start, NULL);
+	for (from = to + 1; from < txn->ranges + txn->n_ranges; from++) {
+		if (from->start <= to->end)
+			to->end = max(to->end, from->end);
+		else
+			*++to = *from;
+	}
+	txn->n_ranges = to - txn->ranges + 1;
+}
+
 /* Restores come before sets, so that a replaced location ends with its new bytes. */
 int kerf_plan(struct kerf_txn *txn)
 {
@@ -218,6 +243,7 @@ int kerf_plan(struct kerf_txn *txn)
 		add_entry(txn, entry, false);
 		between |= entry->n_between;
 	}
+	merge_ranges(txn);
 	txn->check_stacks = !single_field(txn, between);
 	return 0;
 }

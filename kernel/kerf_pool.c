@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The pool of trampolines: slots in the module's own text, written with text_poke, reused after a Tasks RCU grace period. */
+/* The pool of trampolines: slots in the module's own text, written with text_poke. */
 #include <linux/objtool.h>
-#include <linux/rcupdate.h>
-#include <linux/spinlock.h>
 
 #include "kerf.h"
 #include "kerf_lookup.h"
@@ -18,14 +16,8 @@ asm(".pushsection .kprobes.text, \"ax\"\n"
     ".popsection\n");
 extern u8 kerf_pool[];
 
-enum slot_state { SLOT_FREE, SLOT_USED, SLOT_PENDING };
-
-static struct slot {
-	struct rcu_head rcu;
-	unsigned long window;		/* where the detour starts */
-	enum slot_state state;
-} slots[KERF_SLOTS];
-static DEFINE_SPINLOCK(slots_lock);
+/* Where each slot's detour starts, 0 for a free slot. Guarded by kerf_mutex; read by the stopped machine. */
+static unsigned long windows[KERF_SLOTS];
 
 unsigned long kerf_pool_address(int slot)
 {
@@ -41,71 +33,41 @@ int kerf_pool_slot_of(unsigned long addr)
 
 unsigned long kerf_pool_window(int slot)
 {
-	return slots[slot].window;
+	return windows[slot];
 }
 
-static int try_take(unsigned long window)
-{
-	int slot;
-
-	spin_lock_bh(&slots_lock);
-	for (slot = 0; slot < KERF_SLOTS && slots[slot].state != SLOT_FREE; slot++)
-		;
-	if (slot < KERF_SLOTS) {
-		slots[slot].state = SLOT_USED;
-		slots[slot].window = window;
-	} else {
-		slot = -ENOSPC;
-	}
-	spin_unlock_bh(&slots_lock);
-	return slot;
-}
-
-/* A free slot, or -ENOSPC. May wait for slots that were released lately. */
+/* A free slot, or -ENOSPC. */
 int kerf_pool_take(unsigned long window)
 {
-	int slot = try_take(window);
-
-	if (slot < 0) {
-		rcu_barrier_tasks();
-		slot = try_take(window);
-	}
-	return slot;
-}
-
-static void slot_free(struct rcu_head *rcu)
-{
-	spin_lock_bh(&slots_lock);
-	container_of(rcu, struct slot, rcu)->state = SLOT_FREE;
-	spin_unlock_bh(&slots_lock);
-}
-
-void kerf_pool_release(int slot)
-{
-	spin_lock_bh(&slots_lock);
-	slots[slot].state = SLOT_PENDING;
-	spin_unlock_bh(&slots_lock);
-	call_rcu_tasks(&slots[slot].rcu, slot_free);
-}
-
-/* Returns when no slot is pending any more: before the module's text goes away. */
-void kerf_pool_drain(void)
-{
-	rcu_barrier_tasks();
-}
-
-void kerf_pool_usage(unsigned int *used, unsigned int *pending)
-{
 	int slot;
 
-	*used = 0;
-	*pending = 0;
-	spin_lock_bh(&slots_lock);
 	for (slot = 0; slot < KERF_SLOTS; slot++) {
-		*used += slots[slot].state == SLOT_USED;
-		*pending += slots[slot].state == SLOT_PENDING;
+		if (windows[slot])
+			continue;
+		windows[slot] = window;
+		return slot;
 	}
-	spin_unlock_bh(&slots_lock);
+	return -ENOSPC;
+}
+
+/*
+ * The caller knows that nobody is in the slot: its jump was removed in a stop in which every stack was looked at, or never
+ * written. So it may be used again at once, without a grace period of Tasks RCU, which one busy kernel thread can hold up
+ * for ever.
+ */
+void kerf_pool_release(int slot)
+{
+	windows[slot] = 0;
+}
+
+unsigned int kerf_pool_used(void)
+{
+	unsigned int used = 0;
+	int slot;
+
+	for (slot = 0; slot < KERF_SLOTS; slot++)
+		used += !!windows[slot];
+	return used;
 }
 
 /* Fills a slot that is in no path. Caller holds text_mutex. */

@@ -204,6 +204,9 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 	if (!err && kind == OP_SET && (!entry->n_locations || entry->n_locations > KERF_LOCATIONS_MAX ||
 				       entry->n_between > KERF_BETWEEN_MAX))
 		err = bad(r, "a set has 1 to 256 locations and up to 1024 ranges");
+	txn->n_locations += entry->n_locations;
+	if (!err && txn->n_locations > KERF_LOCATIONS_ALL)
+		err = bad(r, "a transaction has up to 4096 locations");
 	if (!err && kind == OP_SET)
 		err = parse_set(r, txn, entry);
 	if (err || kind == OP_UNSET) {

@@ -15,11 +15,18 @@
 
 static bool inside(const struct kerf_txn *txn, unsigned long ip)
 {
-	unsigned int i;
+	unsigned int low = 0, high = txn->n_ranges;
 
-	for (i = 0; i < txn->n_ranges; i++)
-		if (ip >= txn->ranges[i].start && ip < txn->ranges[i].end)
+	while (low < high) {
+		unsigned int middle = (low + high) / 2;
+
+		if (ip < txn->ranges[middle].start)
+			high = middle;
+		else if (ip >= txn->ranges[middle].end)
+			low = middle + 1;
+		else
 			return true;
+	}
 	return false;
 }
 

@@ -44,6 +44,31 @@ SYM_FUNC_START(kerf_test_shift)
 	RET
 SYM_FUNC_END(kerf_test_shift)
 
+/* void forms(u32 x, u64 *seen): one window after the other, each of instructions that a detour may replace by other ones */
+SYM_FUNC_START(kerf_test_forms)
+	imull	$3, %edi, %eax			/* 6b to 69 */
+	leal	8(%rax), %ecx			/* 8-bit to 32-bit displacement */
+	movl	%eax, 0(%rsi)
+	movl	%ecx, 8(%rsi)
+	movl	$7, %edx			/* to movabs */
+	movq	%rdx, 16(%rsi)
+	xorl	%ecx, %ecx
+	testl	%edi, %edi			/* to cmp */
+	je	1f
+	incl	%ecx				/* to add */
+1:	movl	%ecx, 24(%rsi)
+	movl	$5, kerf_test_stored(%rip)	/* RIP-relative with an immediate behind it */
+	leal	(%rdi,%rdi,4), %edx		/* to imul */
+	addl	%eax, %eax			/* to imul */
+	movl	%edx, 32(%rsi)
+	movl	%eax, 40(%rsi)
+	jmp	2f				/* short to near */
+	ud2
+2:	movl	%edi, %eax			/* to imul */
+	movl	%eax, 48(%rsi)
+	RET
+SYM_FUNC_END(kerf_test_forms)
+
 /* u64 packed(void): two constants, 16 and 32, in one immediate */
 SYM_FUNC_START(kerf_test_packed)
 	movabsq	$0x2000000010, %rax

@@ -19,6 +19,7 @@ u32 kerf_test_park(void);
 u32 kerf_test_detour(u32 x);
 u32 kerf_test_shift(u32 x);
 u64 kerf_test_packed(void);
+void kerf_test_forms(u32 x, u64 *seen);
 u32 kerf_test_into(u32 x);
 u32 kerf_test_fault(u32 *p);
 u32 kerf_test_limit(u32 x);
@@ -26,6 +27,7 @@ void kerf_test_wait(void);
 
 u32 kerf_test_small = 1;
 u32 kerf_test_large = 2;
+u32 kerf_test_stored;
 
 static struct task_struct *threads[THREADS_MAX], *parked;
 static unsigned int n_threads, spins = 100;
@@ -149,7 +151,8 @@ static ssize_t control(struct file *f, const char __user *data, size_t len, loff
 
 static int show(struct seq_file *m, void *unused)
 {
-	u32 zero = 0;
+	u64 forms[7] = {};
+	u32 zero = 0, i;
 	u64 packed = kerf_test_packed();
 
 	seq_printf(m, "runs=%lld\nmixed=%lld\nmixed_value=%u\n", atomic64_read(&runs), atomic64_read(&mixed),
@@ -160,6 +163,10 @@ static int show(struct seq_file *m, void *unused)
 	seq_printf(m, "below=%u\nat=%u\nfar=%u\n", kerf_test_detour(31), kerf_test_detour(32), kerf_test_detour(199));
 	seq_printf(m, "beyond=%u\ninto=%u\nfault=%u\n", kerf_test_detour(200), kerf_test_into(1) ? 1 : 0,
 		   kerf_test_fault(&zero));
+	kerf_test_forms(11, forms);
+	for (i = 0; i < ARRAY_SIZE(forms); i++)
+		seq_printf(m, "form%u=%lld\n", i, forms[i]);
+	seq_printf(m, "stored=%u\n", kerf_test_stored);
 	return 0;
 }
 

@@ -205,6 +205,8 @@ fn header(length: usize, flags: u32, timeout: Duration, targets: usize, operatio
 pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
     let operations = transaction.entries.len() + transaction.unset.len();
     limited("transaction", operations, 1, 256, "operations", "1 to 256")?;
+    let locations = transaction.entries.iter().map(|entry| entry.locations.len()).sum();
+    limited("transaction", locations, 0, 4096, "locations", "up to 4096")?;
     // The kernel comes first whether a location names it or not, so that the module compares its build id.
     let mut body = Writer { bytes: Vec::new(), targets: vec![Target::Kernel] };
     for entry in &transaction.entries {

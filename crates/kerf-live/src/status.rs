@@ -34,8 +34,6 @@ pub struct Pool {
     pub slots: u32,
     /// In use.
     pub used: u32,
-    /// Given back, waiting for the grace period after which they may be used again.
-    pub pending: u32,
 }
 
 /// How a transaction went.
@@ -237,7 +235,7 @@ pub fn parse(text: &str) -> Result<Status, StatusError> {
         build_id: kerf.text("build_id")?.parse().map_err(|error| kerf.error(format!("{error}")))?,
         text_base: range.address("base")?,
         text_size: range.address("size")?,
-        pool: Pool { slots: pool.number("slots")?, used: pool.number("used")?, pending: pool.number("pending")? },
+        pool: Pool { slots: pool.number("slots")?, used: pool.number("used")? },
         outcome: Outcome {
             code: result.number("code")?,
             attempts: result.number("attempts")?,

@@ -19,6 +19,7 @@ fn play(scenario: &str, count: u32) -> Outcome {
     match scenario {
         "blocks" => blocks::plug_limit(),
         "functions" => known::functions(),
+        "forms" => known::forms(),
         "parked" => known::parked(),
         "refusals" => refusals::all(),
         "not-permitted" => refusals::not_permitted(),

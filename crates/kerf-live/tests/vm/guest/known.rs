@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use kerf_live::{Live, Location, Range};
 
-use super::Outcome;
 use super::tools::*;
+use super::{Outcome, kcore};
 
 fn check(key: &str, expected: i64) -> Outcome {
     same(key, shown(key)?, expected)
@@ -34,6 +34,43 @@ pub fn functions() -> Outcome {
         check(key, stock)?;
     }
     same("entries", live.status()?.entries.len(), 0)
+}
+
+/// Every substitution that a detour may hold, with the effect that it must have.
+pub fn forms() -> Outcome {
+    let mut live = Live::open()?;
+    let results = ["form0", "form1", "form2", "form3", "form4", "form5", "form6", "stored"];
+    let check_all = |expected: [i64; 8]| results.iter().zip(expected).try_for_each(|(key, value)| check(key, value));
+    let stock = [33, 41, 7, 1, 55, 66, 11, 5];
+    check_all(stock)?;
+    // imul $1000, %edi, %eax; lea 0x12345(%rax), %ecx
+    let wide: [&[u8]; 2] = [&[0x69, 0xc7, 0xe8, 3, 0, 0], &[0x8d, 0x88, 0x45, 0x23, 1, 0]];
+    // movabs $0x100000007, %rdx, with the store behind it
+    let movabs: [&[u8]; 2] = [&[0x48, 0xba, 7, 0, 0, 0, 1, 0, 0, 0], &[0x48, 0x89, 0x56, 0x10]];
+    // cmp $12, %edi; je; add $300, %ecx
+    let compare: [&[u8]; 3] = [&[0x81, 0xff, 12, 0, 0, 0], &[0x0f, 0x84, 0, 0, 0, 0], &[0x81, 0xc1, 44, 1, 0, 0]];
+    // movl $77, stored(%rip): the distance is the module's to write
+    let function = test_symbol("forms")?;
+    let head = kcore::find(function, 128, &[0xc7, 0x05])?;
+    let store = kcore::read(head, 10)?;
+    let changed = [&[0xc7, 0x05, 0, 0, 0, 0], &[77, 0, 0, 0][..]].concat();
+    // imul $7, %edi, %edx; imul $9, %eax, %eax
+    let multiply: [&[u8]; 2] = [&[0x69, 0xd7, 7, 0, 0, 0], &[0x69, 0xc0, 9, 0, 0, 0]];
+    // jmp; the ud2 after it stays where it is and is no part of the window: imul $-2, %edi, %eax and the store
+    let negate: [&[u8]; 2] = [&[0x69, 0xc7, 0xfe, 0xff, 0xff, 0xff], &[0x89, 0x46, 0x30]];
+    let windows: [(&[u8], kerf_live::Change); 6] = [
+        (&[0x6b, 0xc7, 0x03, 0x8d, 0x48, 0x08], detour(&wide)),
+        (&[0xba, 7, 0, 0, 0, 0x48, 0x89, 0x56, 0x10], detour(&movabs)),
+        (&[0x85, 0xff, 0x74, 0x02, 0xff, 0xc1], detour(&compare)),
+        (&store, detour(&[&changed])),
+        (&[0x8d, 0x14, 0xbf, 0x01, 0xc0], detour(&multiply)),
+        (&[0x89, 0xf8, 0x89, 0x46, 0x30], detour(&negate)),
+    ];
+    let locations = windows.into_iter().map(|(stock, change)| test_location("forms", stock, change));
+    set(&mut live, entry("forms", 1, locations.collect::<Result<_, _>>()?))?;
+    check_all([11000, 11000 + 0x12345, 0x1_0000_0007, 300, 77, 99000, 0xffff_ffea, 77])?;
+    live.unset_all()?;
+    check_all(stock)
 }
 
 /// Each owner sets and unsets its own half of the immediate; nobody takes the other's.

@@ -53,7 +53,7 @@ pub fn test_symbol(name: &str) -> Result<u64, Box<dyn Error>> {
 
 /// A location in kerf_test.ko, by its stock bytes in a function there.
 pub fn test_location(function: &str, stock: &[u8], change: Change) -> Result<Location, Box<dyn Error>> {
-    let address = kcore::find(test_symbol(function)?, 64, stock)?;
+    let address = kcore::find(test_symbol(function)?, 128, stock)?;
     let image_offset = address - kcore::module_base("kerf_test")?;
     Ok(Location { target: test_module()?, image_offset, expected: stock.to_vec(), change })
 }

@@ -1,5 +1,8 @@
 //! What a person types in this repository: `cargo xtask demo|test|bench`.
 
+mod demo;
+mod guest;
+mod machine;
 mod setup;
 mod steps;
 mod test;
@@ -17,13 +20,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Word {
+    /// Show a constant of the distribution's kernel change while I/O runs, with a report in target/demo.
+    Demo,
     /// Set up everything, then check format, lints, documentation and all tests.
     Test(test::TestArgs),
+    /// The running kernel's text; for use in a virtual machine.
+    #[command(hide = true, subcommand)]
+    GuestText(guest::TextWord),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().word {
+        Word::Demo => demo::run(),
         Word::Test(args) => args.run(),
+        Word::GuestText(word) => word.run(),
     };
     match result {
         Ok(code) => code,

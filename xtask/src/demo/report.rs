@@ -1,0 +1,123 @@
+//! The demo's report: one HTML file, without scripts or anything from elsewhere.
+
+use super::constant::Built;
+use super::plot::plot;
+use super::trace::{Trace, Value};
+use super::verdict::Row;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+const STYLE: &str = include_str!("../../data/report.css");
+
+/// What the report shows.
+pub struct Report<'a> {
+    /// The kernel's release.
+    pub release: &'a str,
+    /// KVM or TCG.
+    pub accelerator: &'a str,
+    /// The constant.
+    pub built: &'a Built,
+    /// The lines of the table.
+    pub rows: &'a [Row],
+    /// The run.
+    pub trace: &'a Trace,
+    /// What a person at the machine saw.
+    pub transcript: &'a str,
+    /// What did not follow.
+    pub complaints: &'a [String],
+}
+
+impl Report<'_> {
+    /// The file's text.
+    pub fn html(&self) -> String {
+        let name = &self.built.name;
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    title { (name) ", changed while the kernel runs" }
+                    style { (PreEscaped(STYLE)) }
+                }
+                body {
+                    h1 { code { (name) } ", changed while the kernel runs" }
+                    (self.summary())
+                    h2 { "Batch size over time" }
+                    (plot(self.trace, &self.limits()))
+                    p.note {
+                        "Each dot is the middle one of the batches in its stretch of time, the bar behind it goes from the smallest "
+                        "to the largest. The line is the value in force. A batch is what one " code { "block:block_unplug" }
+                        " event hands over."
+                    }
+                    (self.table())
+                    (self.places())
+                    h2 { "What was typed in the machine, and the answers" }
+                    pre { (self.transcript) }
+                    p.note { "Made by " code { "cargo xtask demo" } "." }
+                }
+            }
+        };
+        page.into_string()
+    }
+
+    fn summary(&self) -> Markup {
+        html! {
+            p {
+                "Linux " (self.release) " as the distribution ships it, in a virtual machine (" (self.accelerator) "). "
+                "The constant is " (self.built.value) " in the source, at " code { (self.built.place) } ". "
+                "It was set and unset with " code { "kerf const" } " while I/O ran: no patch, no rebuild, no reboot."
+            }
+            @for complaint in self.complaints {
+                p.wrong { "Not as it should be: " (complaint) "." }
+            }
+        }
+    }
+
+    fn limits(&self) -> Vec<(u32, String)> {
+        let limit = |row: &Row| match row.value {
+            Value::Stock => (self.built.value, "stock".to_owned()),
+            Value::Set(number) => (number, format!("{number}, {}", row.placement)),
+        };
+        self.rows.iter().map(limit).collect()
+    }
+
+    fn table(&self) -> Markup {
+        html! {
+            table {
+                thead { tr {
+                    th { "Value set" } th { "Placement" } th.number { "Median batch" } th.number { "Largest batch" }
+                    th.number { "Batches" } th.number { "Requests" }
+                } }
+                tbody {
+                    @for row in self.rows {
+                        tr {
+                            td { (row.value) } td { (row.placement) } td.number { (row.median) } td.number { (row.largest) }
+                            td.number { (row.batches) } td.number { (row.requests) }
+                        }
+                    }
+                }
+            }
+            @if self.trace.lost > 0 {
+                p.note { "The kernel's trace had no room for " (self.trace.lost) " events; they are not counted." }
+            }
+        }
+    }
+
+    fn places(&self) -> Markup {
+        html! {
+            h2 { "Where the constant is in the machine code" }
+            p {
+                "Found and proved from the source in " (format!("{:.1}", self.built.seconds)) " s: " (self.built.reason) ". "
+                "Values that may be set: " (self.built.domain) "."
+            }
+            table {
+                thead { tr { th { "Function" } th { "What the code computes, V being the constant" } } }
+                tbody {
+                    @for span in &self.built.spans {
+                        tr { td { code { (span.place) } } td { code { (span.expression) } } }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@
 mod build_id;
 mod error;
 mod live;
+mod loaded;
 pub mod module;
 pub mod record;
 pub mod status;
@@ -15,6 +16,7 @@ mod transaction;
 pub use build_id::{BuildId, BuildIdError};
 pub use error::LiveError;
 pub use live::Live;
+pub use loaded::LoadedModule;
 pub use status::{ActiveEntry, ActiveLocation, Outcome, Placement, State, Status};
 pub use transaction::{Change, DetourInstruction, Entry, Location, Range, Target, Transaction};
 

@@ -30,6 +30,7 @@ fn play(scenario: &str, count: u32) -> Outcome {
         "modules" => coming::modules(),
         "hotplug" => coming::hotplug(count),
         "hibernation" => coming::hibernation(),
+        "kexec" => coming::kexec(),
         "killed" => coming::killed(),
         "kill-writer" => coming::writer(),
         "mixing" => endurance::mixing(count),

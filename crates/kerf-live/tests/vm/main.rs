@@ -28,11 +28,14 @@ fn build_bench() -> Bench {
         let guest = format!("/{}", module.file_name().unwrap().to_string_lossy());
         specs.push(FileSpec { host: module, guest });
     }
-    let submit = files.path().join("submit");
-    let source = root.join("tests/fixtures/submit.c");
-    let built = Command::new("gcc").args(["-static", "-O1", "-o"]).arg(&submit).arg(source).status().unwrap();
-    assert!(built.success(), "gcc: {built}");
-    specs.push(FileSpec { host: submit, guest: "/submit".into() });
+    for program in ["submit", "kexec"] {
+        let host = files.path().join(program);
+        let source = root.join("tests/fixtures").join(program).with_extension("c");
+        let built = Command::new("gcc").args(["-static", "-O1", "-o"]).arg(&host).arg(source).status().unwrap();
+        assert!(built.success(), "gcc: {built}");
+        specs.push(FileSpec { host, guest: format!("/{program}") });
+    }
+    specs.push(FileSpec { host: kernel.vmlinuz.clone(), guest: "/vmlinuz".into() });
     let mut machine = Machine::new(&cache, kernel, std::env::current_exe().unwrap());
     machine.files = specs;
     machine.disk_mib = Some(1024);
@@ -90,6 +93,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         trial("other_owners_come_and_go", 2, &["full"], &words("kprobes, tracers, livepatch")),
         trial("modules_cpus_and_writers_come_and_go", 4, &["full"], &coming),
         trial("hibernation_keeps_what_is_set", 2, &["full"], &words("hibernation")),
+        trial("kexec_starts_from_stock_text", 2, &["full"], &words("kexec")),
         trial("two_immediates_never_mix", 4, &["full"], &[counted("mixing", 300, 10_000)]),
         trial("cycles_under_load_leave_stock_text", 4, &["none", "full"], &[counted("cycles", 60, 2000)]),
     ]

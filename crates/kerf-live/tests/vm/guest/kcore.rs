@@ -72,12 +72,6 @@ pub fn module_base(name: &str) -> Result<u64, Box<dyn Error>> {
     Err(format!("{name} is not loaded").into())
 }
 
-/// The build id of a loaded module, in hexadecimal.
-pub fn module_build_id(name: &str) -> Result<String, Box<dyn Error>> {
-    let note = fs::read(format!("/sys/module/{name}/notes/.note.gnu.build-id"))?;
-    Ok(note.iter().skip(16).map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// Where `pattern` first stands in the first `len` bytes of a function.
 pub fn find(function: u64, len: usize, pattern: &[u8]) -> Result<u64, Box<dyn Error>> {
     let bytes = read(function, len)?;

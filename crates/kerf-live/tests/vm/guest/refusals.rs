@@ -75,7 +75,7 @@ fn addresses(live: &mut Live) -> Outcome {
     let stale = Target::Module { name: "kerf_test".into(), build_id: "00".repeat(20).parse()? };
     let error = refused(live, edited(&|entry| entry.locations[0].target = stale.clone()))?;
     ensure(matches!(error, LiveError::OtherKernel(_)), || format!("{error:?}"))?;
-    let itself = Target::Module { name: "kerf".into(), build_id: kcore::module_build_id("kerf")?.parse()? };
+    let itself = kerf_live::LoadedModule::find("kerf")?.target();
     says(&refused(live, edited(&|entry| entry.locations[0].target = itself.clone()))?, &["does not change itself"])?;
     let mut transaction = transaction(live)?;
     transaction.build_id = "ab".repeat(20).parse()?;

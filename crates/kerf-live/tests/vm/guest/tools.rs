@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kerf_live::{Change, DetourInstruction, Entry, Live, LiveError, Location, Target, Transaction};
+use kerf_live::{Change, DetourInstruction, Entry, Live, LiveError, LoadedModule, Location, Target, Transaction};
 
 use super::{Outcome, kcore};
 
@@ -43,7 +43,7 @@ pub fn transaction(live: &mut Live) -> Result<Transaction, Box<dyn Error>> {
 
 /// kerf_test.ko as a target.
 pub fn test_module() -> Result<Target, Box<dyn Error>> {
-    Ok(Target::Module { name: "kerf_test".into(), build_id: kcore::module_build_id("kerf_test")?.parse()? })
+    Ok(LoadedModule::find("kerf-test")?.target())
 }
 
 /// Address of a function of kerf_test.ko.

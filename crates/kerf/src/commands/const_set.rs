@@ -134,7 +134,7 @@ impl SetArgs {
         let opened = self.from.open().map_err(|missing| ConstError::OutsideDomain {
             id: id.clone(),
             value: *value,
-            why: format!("{why}; another one has to be compiled and compared first, which fails: {missing:#}"),
+            why: format!("{why}; others are compiled and compared first, for which the source is missing: {missing:#}"),
         })?;
         let _spinner = print::Spinner::start(&format!("compiling with {value}"));
         let _ = (opened, entry);

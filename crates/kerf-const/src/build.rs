@@ -66,14 +66,24 @@ struct Job<'a> {
     site: Site,
     value: Evaluation,
     module: Option<String>,
+    /// Modules that use the constant too and are not part of this entry.
+    elsewhere: Vec<String>,
 }
 
 fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
     let candidates = units::candidates(input.tree, &site)?;
-    let (units, destination) = preprocess(input, &candidates, &site)?;
-    let Some(first) = units.first() else {
+    // The first unit that uses the site tells its value, and whether it is about a layout: most of the kernel may
+    // include such a header, and need not be looked at any more.
+    let mut first = None;
+    for (n, candidate) in candidates.iter().enumerate() {
+        if let Some(unit) = use_in(input, candidate, &site, candidates.len() == 1)? {
+            first = Some((n, unit));
+            break;
+        }
+    }
+    let Some((position, first)) = first else {
         let unknown = Evaluation { value: literal_of(&site.text).unwrap_or(0), bits: 32, signed: true };
-        let job = Job { input, site, value: unknown, module: None };
+        let job = Job { input, site, value: unknown, module: None, elsewhere: Vec::new() };
         return Ok(job.refuse(Class::Absent, "no unit that this configuration builds uses it".into(), &[]));
     };
     let narrowed = narrow(&site);
@@ -84,17 +94,33 @@ fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
         (Some(inner), None) => return build_site(input, inner.clone()),
         (None, None) => {
             let unknown = Evaluation { value: 0, bits: 32, signed: true };
-            let job = Job { input, site, value: unknown, module: None };
+            let job = Job { input, site, value: unknown, module: None, elsewhere: Vec::new() };
             let reason = "its value is computed while the kernel runs, and holds no number to set".into();
-            return Ok(job.refuse(Class::Shape, reason, &units));
+            return Ok(job.refuse(Class::Shape, reason, &[first]));
         }
     };
-    let module = match destination {
-        Destination::Module(name) => Some(name),
-        _ => None,
-    };
-    let job = Job { input, site, value, module };
+    let mut job = Job { input, site, value, module: None, elsewhere: Vec::new() };
+    if let Some(changed) = job.layout(&first)? {
+        let reason = format!("it decides {changed}: code all over the kernel relies on that");
+        return Ok(job.refuse(Class::Layout, reason, &[first]));
+    }
+    let mut used = vec![(first, &candidates[position])];
+    let rest = &candidates[position + 1..];
+    let results = in_parallel(rest.len(), |n| use_in(input, &rest[n], &job.site, false));
+    for (result, candidate) in results.into_iter().zip(rest) {
+        used.extend(result?.map(|unit| (unit, candidate)));
+    }
+    let units = job.choose_image(used);
     job.build(units)
+}
+
+/// The unit of a candidate, if it uses the site.
+fn use_in(input: &Input, candidate: &Candidate, site: &Site, only: bool) -> Result<Option<Unit>, ConstError> {
+    match compile::preprocess(input.tree, &candidate.unit, site) {
+        // A unit that kbuild itself does not make in this configuration is not part of the kernel.
+        Err(ConstError::NoCommand { .. } | ConstError::Compile { .. }) if !only => Ok(None),
+        other => other,
+    }
 }
 
 /// The first number inside a site's text, as a site of its own.
@@ -117,28 +143,6 @@ fn is_call(text: &str) -> bool {
 
 fn literal_of(text: &str) -> Option<i128> {
     site::literals(text).first().map(|l| l.value)
-}
-
-/// Preprocesses all candidates and keeps those that use the site and share the first one's destination.
-fn preprocess(input: &Input, candidates: &[Candidate], site: &Site) -> Result<(Vec<Unit>, Destination), ConstError> {
-    let results = in_parallel(candidates.len(), |n| compile::preprocess(input.tree, &candidates[n].unit, site));
-    let mut used: Vec<(Unit, &Candidate)> = Vec::new();
-    for (result, candidate) in results.into_iter().zip(candidates) {
-        match result {
-            Ok(Some(unit)) => used.push((unit, candidate)),
-            Ok(None) => {}
-            // A unit that kbuild itself does not make in this configuration is not part of the kernel.
-            Err(ConstError::NoCommand { .. }) if candidates.len() > 1 => {}
-            Err(other) => return Err(other),
-        }
-    }
-    let core = used.iter().any(|(_, c)| c.destination == Destination::Core);
-    let destination = match used.first() {
-        Some(_) if core => Destination::Core,
-        Some((_, c)) => c.destination.clone(),
-        None => Destination::Nowhere,
-    };
-    Ok((used.into_iter().filter(|(_, c)| c.destination == destination).map(|(u, _)| u).collect(), destination))
 }
 
 impl Job<'_> {
@@ -177,7 +181,7 @@ impl Job<'_> {
     fn build(&self, units: Vec<Unit>) -> Result<Entry, ConstError> {
         let mut variants = Variants::new(self.input.tree, &self.site, self.value.value, units)?;
         let sample = variants::sample(self.value.value, self.value);
-        // Two values tell which units the constant reaches at all; the others are not compiled further.
+        // Three values tell which units the constant reaches at all; the others are not compiled further.
         let first: Vec<i128> = self.first_look(&sample);
         variants.make(&first)?;
         let touched = touched_units(&variants, &first);
@@ -192,10 +196,6 @@ impl Job<'_> {
         } else {
             variants.retain(&keep);
         }
-        if let Some(changed) = self.layout(&variants)? {
-            let reason = format!("it decides {changed}: code all over the kernel relies on that");
-            return Ok(self.refuse(Class::Layout, reason, variants.units()));
-        }
         if !data.is_empty() {
             return Ok(self.in_data(&variants, &data));
         }
@@ -206,7 +206,9 @@ impl Job<'_> {
         let v = self.value.value;
         let near = sample.iter().copied().filter(|s| *s > v).min().or(sample.first().copied());
         let far = sample.iter().copied().filter(|s| *s > v + 1 && *s % 2 != 0).max().or(sample.last().copied());
-        let mut values: Vec<i128> = near.into_iter().chain(far).collect();
+        let small = sample.first().copied();
+        let mut values: Vec<i128> = near.into_iter().chain(far).chain(small).collect();
+        values.sort();
         values.dedup();
         values
     }
@@ -253,16 +255,44 @@ impl Job<'_> {
         self.refuse(Class::Data, reason, variants.units())
     }
 
-    /// Compares the types of the first unit with the deployed and another value.
-    fn layout(&self, variants: &Variants) -> Result<Option<String>, ConstError> {
-        let Some(value) = variants.values().find(|v| *v > self.value.value).or_else(|| variants.values().next()) else {
+    /// Compares the types of a unit with the deployed and the next value.
+    fn layout(&self, unit: &Unit) -> Result<Option<String>, ConstError> {
+        if !unit.may_decide_layout() {
             return Ok(None);
+        }
+        let next = self.value.value + 1;
+        let objects = in_parallel(2, |n| unit.compile(self.input.tree, &self.site, (n == 1).then_some(next), true));
+        match &objects[..] {
+            [Ok(base), Ok(variant)] => crate::layout::changed_type(base, variant),
+            [Ok(_), Err(ConstError::Compile { output, .. })] => {
+                // What the source itself ties down at build time is no free quantity, but need not be a layout.
+                tracing::debug!(%output, "the next value does not compile");
+                Ok(None)
+            }
+            _ => objects.into_iter().find_map(Result::err).map_or(Ok(None), Err),
+        }
+    }
+
+    /// Keeps the units of one image: the core's, or those of the first module. The others are remembered.
+    fn choose_image(&mut self, used: Vec<(Unit, &Candidate)>) -> Vec<Unit> {
+        let core = used.iter().any(|(_, c)| c.destination == Destination::Core);
+        let chosen = match used.first() {
+            Some(_) if core => Destination::Core,
+            Some((_, c)) => c.destination.clone(),
+            None => Destination::Nowhere,
         };
-        let Some(unit) = variants.units().first() else { return Ok(None) };
-        let objects = in_parallel(2, |n| unit.compile(self.input.tree, &self.site, (n == 1).then_some(value), true));
-        let mut objects = objects.into_iter();
-        let (Some(base), Some(variant)) = (objects.next(), objects.next()) else { return Ok(None) };
-        crate::layout::changed_type(&base?, &variant?)
+        if let Destination::Module(name) = &chosen {
+            self.module = Some(name.clone());
+        }
+        let mut units = Vec::new();
+        for (unit, candidate) in used {
+            match &candidate.destination {
+                d if *d == chosen => units.push(unit),
+                Destination::Module(name) if !self.elsewhere.contains(name) => self.elsewhere.push(name.clone()),
+                _ => {}
+            }
+        }
+        units
     }
 
     /// Opens the image that holds the code: the core's or the module's.
@@ -334,7 +364,11 @@ impl Job<'_> {
         let outside: Vec<String> =
             verdicts.iter().filter_map(|(v, r)| r.as_ref().err().map(|why| format!("{v}: {why}"))).take(1).collect();
         let end = outside.first().map(|o| format!("; not certified: {o}")).unwrap_or_default();
-        format!("{} spans; {compared} compiled values agree{end}", spans.len())
+        let elsewhere = match self.elsewhere.len() {
+            0 => String::new(),
+            _ => format!("; the modules {} use it too and keep the stock value", self.elsewhere.join(", ")),
+        };
+        format!("{} spans; {compared} compiled values agree{end}{elsewhere}", spans.len())
     }
 
     fn certify(

@@ -137,6 +137,14 @@ impl Unit {
         }
     }
 
+    /// Whether the site can decide the layout of a type in this unit: it stands outside functions or in brackets.
+    pub fn may_decide_layout(&self) -> bool {
+        match &self.form {
+            Form::Marked(text) => !marks_only_in_statements(text),
+            Form::PerValue => true,
+        }
+    }
+
     /// Compiles the unit with the site's own text (`None`) or with another value, and returns the object file.
     ///
     /// # Errors
@@ -244,6 +252,53 @@ impl Unit {
     }
 }
 
+/// Whether all marks of a preprocessed text stand in function bodies and outside brackets.
+fn marks_only_in_statements(text: &str) -> bool {
+    let (mut braces, mut brackets, mut function) = (0u32, 0u32, false);
+    let mut last = ' ';
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let mut rest = line;
+        while let Some(c) = rest.chars().next() {
+            let mut width = c.len_utf8();
+            match c {
+                '"' | '\'' => {
+                    width = rest[1..].find(c).map_or(rest.len(), |_| quoted(rest));
+                }
+                '{' => {
+                    if braces == 0 {
+                        function = last == ')';
+                    }
+                    braces += 1;
+                }
+                '}' => braces = braces.saturating_sub(1),
+                '[' => brackets += 1,
+                ']' => brackets = brackets.saturating_sub(1),
+                '_' if rest.starts_with(BEGIN) && (braces == 0 || brackets > 0 || !function) => return false,
+                _ => {}
+            }
+            if !c.is_whitespace() {
+                last = c;
+            }
+            rest = &rest[width.min(rest.len())..];
+        }
+    }
+    true
+}
+
+/// Bytes of the string or character literal that a text begins with.
+fn quoted(text: &str) -> usize {
+    let mut bytes = text.bytes().enumerate();
+    let Some((_, quote)) = bytes.next() else { return 0 };
+    while let Some((at, byte)) = bytes.next() {
+        if byte == b'\\' {
+            bytes.next();
+        } else if byte == quote {
+            return at + 1;
+        }
+    }
+    text.len()
+}
+
 /// The value and type of a text that is one integer literal, perhaps in parentheses.
 fn literal(text: &str) -> Option<Evaluation> {
     let text = text.trim().trim_start_matches('(').trim_end_matches(')').trim();
@@ -341,6 +396,17 @@ mod tests {
         let new = substitute(&text, Some(7));
         assert_eq!(new.matches("(7LL)").count(), 2);
         assert!(new.contains("__typeof__( (2U) )"));
+    }
+
+    #[test]
+    fn marks_that_may_decide_a_layout_are_seen() {
+        let inside = |text: &str| marks_only_in_statements(&text.replace('@', &format!("{BEGIN} 3 {END}")));
+        assert!(inside("int f(int x)\n{\n if (x > @) g(\"[{\\\"\", '\\''); return @;\n}\n"));
+        assert!(!inside("struct s { void *p[@]; };"));
+        assert!(!inside("struct s { int x : @; };"));
+        assert!(!inside("enum { A = @ };"));
+        assert!(!inside("int f(void) { int local[@]; return 0; }"));
+        assert!(!inside("static int limit = @;"));
     }
 
     #[test]

@@ -218,7 +218,7 @@ fn find_name(tree: &Path, name: &str) -> Result<Vec<Site>, ConstError> {
 pub fn definitions(file: &str, text: &str, name: &str) -> Vec<Site> {
     let quoted = regex::escape(name);
     let forms = [
-        (SiteKind::Macro, format!(r"(?m)^[ \t]*#[ \t]*define[ \t]+{quoted}[ \t]+(?P<v>[^\s/][^\n]*(?:\\\n[^\n]*)*)")),
+        (SiteKind::Macro, format!(r"(?m)^[ \t]*#[ \t]*define[ \t]+{quoted}(?P<v>[ \t](?:\\\n|\\.|[^\n\\])+)")),
         (
             SiteKind::Const,
             format!(
@@ -259,8 +259,10 @@ fn body(text: &str, range: Range<usize>) -> Option<Range<usize>> {
             part = &part[..at];
         }
     }
-    let part = part.trim_end_matches(|c: char| c.is_whitespace() || c == '\\');
-    (!part.is_empty()).then(|| range.start..range.start + part.len())
+    let blank = |c: char| c.is_whitespace() || c == '\\';
+    let start = part.len() - part.trim_start_matches(blank).len();
+    let part = part.trim_matches(blank);
+    (!part.is_empty()).then(|| range.start + start..range.start + start + part.len())
 }
 
 /// Whether the innermost open brace before `at` belongs to an `enum`.

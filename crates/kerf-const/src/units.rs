@@ -116,7 +116,7 @@ impl Definitions {
             }
         }
         // Enum members carry the value under their own name.
-        if let Ok(member) = Regex::new(r"(?m)^[ \t]+([A-Z]\w+)[ \t]*=[^=\n][^,\n]*") {
+        if let Ok(member) = Regex::new(r"(?m)^[ \t]+([A-Z]\w*)[ \t]*=[^=\n][^,\n]*") {
             for c in member.captures_iter(text) {
                 if let (Some(whole), Some(name)) = (c.get(0), c.get(1)) {
                     spans.push((whole.range(), name.as_str().to_string()));

@@ -175,8 +175,11 @@ pub fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> V
 pub fn sample(value: i128, kind: Evaluation) -> Vec<i128> {
     let (low, high) = limits(kind);
     let next_power = |v: i128| i128::from((v.max(1) as u128).next_power_of_two() as u64);
-    let mut values =
-        vec![value + 1, value - 1, 2 * value, value / 2, 10 * value + 7, next_power(8 * value + 1) - 1, 128, 1];
+    let mut values = vec![value + 1, value - 1, 2 * value, value / 2, 10 * value + 7, next_power(8 * value + 1) - 1, 1];
+    // Small constants count bits or levels; larger ones are quantities that may grow beyond every operand's width.
+    if value >= 8 {
+        values.extend([128, 1_000_003 * (1 + value / 100_000)]);
+    }
     values.retain(|v| (low.max(1)..=high).contains(v) && *v != value);
     values.sort();
     values.dedup();

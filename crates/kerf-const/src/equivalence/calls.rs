@@ -11,8 +11,8 @@ pub struct Call {
     pub callee: Option<String>,
     /// The registers that carry arguments, by their number in encodings, and how many bits of each count.
     pub registers: Vec<(usize, u32)>,
-    /// Whether arguments lie on the stack too.
-    pub stack: bool,
+    /// Bytes of arguments that lie on the stack.
+    pub stack: u32,
 }
 
 /// The calls of every function of a listing, in order. Parts that were moved out of a function have names of their own.
@@ -45,7 +45,7 @@ pub fn read(listing: &str) -> HashMap<String, Vec<Call>> {
             .filter(|(number, _)| *number != 0)
             .collect();
         let callee = symbol.captures(&text).map(|c| c[1].to_string());
-        calls.entry(function.clone()).or_default().push(Call { callee, registers, stack: stack_bytes(&text) != 0 });
+        calls.entry(function.clone()).or_default().push(Call { callee, registers, stack: stack_bytes(&text) });
     }
     calls
 }
@@ -55,8 +55,8 @@ fn is_line_mark(line: &str) -> bool {
 }
 
 /// The bytes of arguments on the stack: the number after the called address.
-fn stack_bytes(text: &str) -> u64 {
-    let Some(call) = text.find("(call (mem") else { return 0 };
+fn stack_bytes(text: &str) -> u32 {
+    let Some(call) = text.find("(call (mem") else { return u32::MAX };
     let mut depth = 0;
     for (at, c) in text[call + 6..].char_indices() {
         match c {
@@ -67,10 +67,10 @@ fn stack_bytes(text: &str) -> u64 {
         if depth == 0 {
             let rest = text[call + 6 + at + 1..].trim_start();
             let number = rest.strip_prefix("(const_int ").and_then(|r| r.split([' ', ')']).next());
-            return number.and_then(|n| n.parse().ok()).unwrap_or(1);
+            return number.and_then(|n| n.parse().ok()).unwrap_or(u32::MAX);
         }
     }
-    1
+    u32::MAX
 }
 
 fn register_number(name: &str) -> Option<usize> {
@@ -103,8 +103,8 @@ mod tests {
         let calls = read(&std::fs::read_to_string(&s).unwrap());
         let h = &calls["h"];
         assert_eq!(h.len(), 4, "{h:?}");
-        assert_eq!(h[0], Call { callee: None, registers: vec![], stack: false });
-        assert_eq!(h[1], Call { callee: Some("g".into()), registers: vec![(7, 32), (6, 64)], stack: false });
-        assert!(h[2].stack && h[2].callee.as_deref() == Some("many"));
+        assert_eq!(h[0], Call { callee: None, registers: vec![], stack: 0 });
+        assert_eq!(h[1], Call { callee: Some("g".into()), registers: vec![(7, 32), (6, 64)], stack: 0 });
+        assert!(h[2].stack == 16 && h[2].callee.as_deref() == Some("many"));
     }
 }

@@ -1,9 +1,10 @@
 //! The walk over both functions, from one branch or call to the next.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
-use kerf_semantics::{Arena, Flag, Flow, Frame, REGISTER_NAMES, State, Term, step};
+use kerf_semantics::{Arena, Flag, Flow, Frame, Prover, REGISTER_NAMES, State, Term, Verdict, step};
 
 use super::Signatures;
 use super::facts::{Facts, RSP, SlotKey, entry_half, frame_offset, garbage, tainted};
@@ -13,6 +14,9 @@ use super::link::{Bundle, Linker, Role};
 const MOST_STEPS: usize = 4000;
 /// No pair of functions has more points.
 const MOST_POINTS: usize = 6000;
+/// The solver is asked no more often than this, and for no longer each time.
+const MOST_QUERIES: u32 = 24;
+const QUERY_TIME: Duration = Duration::from_secs(1);
 /// Numbers of the argument registers in encodings: rdi, rsi, rdx, rcx, r8, r9.
 const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
 /// Registers that a call does not keep: rax, rcx, rdx, rsi, rdi, r8 to r11.
@@ -68,6 +72,8 @@ pub struct Walk<'a> {
     /// The lowest frame offset whose address was given away.
     escaped: Option<i64>,
     points: usize,
+    prover: Option<Prover>,
+    queries: u32,
 }
 
 type Checked<T> = Result<T, String>;
@@ -92,6 +98,8 @@ impl<'a> Walk<'a> {
             slots: BTreeSet::new(),
             escaped: None,
             points: 0,
+            prover: None,
+            queries: 0,
         }
     }
 
@@ -259,11 +267,30 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Whether two terms are equal for all values of their variables: by form, else by the solver.
+    fn equal(&mut self, a: Term, b: Term) -> bool {
+        if a == b {
+            return true;
+        }
+        if tainted(&self.arena, a) || tainted(&self.arena, b) || self.queries >= MOST_QUERIES {
+            return false;
+        }
+        self.queries += 1;
+        if self.prover.is_none() {
+            let Ok(mut prover) = Prover::start() else { return false };
+            let _ = prover.set_timeout(QUERY_TIME);
+            self.prover = Some(prover);
+        }
+        let claim = self.arena.eq(a, b);
+        let verdict = self.prover.as_mut().map(|p| p.valid(&self.arena, &[], claim));
+        matches!(verdict, Some(Ok(Verdict::Proved)))
+    }
+
     fn same_memory(&mut self, states: &[State; 2]) -> Checked<()> {
         if states[0].trap != states[1].trap {
             return Err("a division can trap on one side".into());
         }
-        if states[0].memory == states[1].memory {
+        if self.equal(states[0].memory, states[1].memory) {
             return Ok(());
         }
         Err("common memory is written differently".into())
@@ -271,9 +298,9 @@ impl<'a> Walk<'a> {
 
     fn branch(&mut self, states: [State; 2], (a, x, p): (Term, u64, u64), (b, y, q): (Term, u64, u64)) -> Checked<()> {
         let opposite = self.arena.not(b);
-        let (taken, fallen) = if a == b {
+        let (taken, fallen) = if self.equal(a, b) {
             ((x, y), (p, q))
-        } else if a == opposite {
+        } else if self.equal(a, opposite) {
             ((x, q), (p, y))
         } else {
             return Err(format!("the conditions differ: {} and {}", self.shown(a), self.shown(b)));
@@ -318,8 +345,8 @@ impl<'a> Walk<'a> {
             return self.join((p, q), &states);
         }
         match (self.sides[0].calls.get(&at).cloned(), self.signatures.arguments(&name)) {
-            (Some(call), _) if call.stack => return Err(format!("{name} gets arguments on the stack")),
             (Some(call), _) => {
+                self.same_stack_arguments(&states, call.stack)?;
                 for (register, bits) in call.registers {
                     self.same_argument(&states, register, bits)?;
                 }
@@ -360,11 +387,39 @@ impl<'a> Walk<'a> {
         if tainted(&self.arena, ours) {
             return Err("an address in the frame is passed in a computed way".into());
         }
-        if ours == theirs {
+        if self.equal(ours, theirs) {
             return Ok(());
         }
         let name = REGISTER_NAMES[register];
         Err(format!("the argument in {name} differs: {} and {}", self.shown(ours), self.shown(theirs)))
+    }
+
+    /// Whether both sides pass the same on the stack: `bytes` from the stack pointer upwards.
+    fn same_stack_arguments(&mut self, states: &[State; 2], bytes: u32) -> Checked<()> {
+        if bytes > 64 {
+            return Err("a call passes arguments in a way that is not known".into());
+        }
+        for offset in (0..bytes).step_by(8) {
+            let mut held = Vec::new();
+            for state in states {
+                let Some(frame) = state.frame else { return Err("the frame is not known".into()) };
+                let address = self.arena.add_constant(state.gpr[RSP], u128::from(offset));
+                held.push(self.arena.load_bytes(frame.memory, address, 8));
+            }
+            // A narrow argument leaves the rest of its slot as it comes.
+            let low = [self.arena.extract(held[0], 31, 0), self.arena.extract(held[1], 31, 0)];
+            let taint = held.iter().any(|t| tainted(&self.arena, *t));
+            if taint || !(self.equal(held[0], held[1]) || self.unwritten_above(&held) && self.equal(low[0], low[1])) {
+                return Err("an argument on the stack differs".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the upper halves of both terms are what happened to lie there.
+    fn unwritten_above(&mut self, held: &[Term]) -> bool {
+        let high: Vec<Term> = held.iter().map(|t| self.arena.extract(*t, 63, 32)).collect();
+        high.len() == 2 && self.unwritten([high[0], high[1]])
     }
 
     /// What a call leaves: the same results and the same memory on both sides.
@@ -433,7 +488,7 @@ impl<'a> Walk<'a> {
 
     fn returns(&mut self, states: &[State; 2]) -> Checked<()> {
         self.frame_restored(states)?;
-        if self.signatures.is_void(self.name) || states[0].gpr[0] == states[1].gpr[0] {
+        if self.signatures.is_void(self.name) || self.equal(states[0].gpr[0], states[1].gpr[0]) {
             return Ok(());
         }
         let low = states.each_ref().map(|s| self.arena.extract(s.gpr[0], 31, 0));

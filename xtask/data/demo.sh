@@ -41,14 +41,14 @@ for value; do
 	sleep 2
 	kerf status --json > "/tmp/status.$value"
 done
-shown kerf status
+shown kerf status --table /scope.db
 mark change
 shown kerf const unset "$name" --table /scope.db
 sleep 0.2
 mark in force stock
 sleep 2
 mark end
-shown kerf status
+shown kerf status --table /scope.db
 shown xtask guest-text compare /tmp/text
 
 kill $load

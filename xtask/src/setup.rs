@@ -4,7 +4,6 @@ use crate::steps::Steps;
 use anyhow::Context;
 use kerf_lab::host::{self, Need};
 use kerf_lab::{Cache, Kernel};
-use std::path::PathBuf;
 
 /// What set-up gives.
 pub struct Setup {
@@ -12,8 +11,6 @@ pub struct Setup {
     pub cache: Cache,
     /// The kernel that is booted and changed; its source is prepared.
     pub kernel: Kernel,
-    /// That source.
-    pub source: PathBuf,
 }
 
 impl Setup {
@@ -36,7 +33,7 @@ impl Setup {
         let source = steps.need("its source, configured as it was built", || {
             kerf_lab::source(&cache, &kernel, &mut progress).context("get the kernel's source")
         })?;
-        let kernel = Kernel { source: Some(source.clone()), ..kernel };
-        Ok(Setup { cache, kernel, source })
+        let kernel = Kernel { source: Some(source), ..kernel };
+        Ok(Setup { cache, kernel })
     }
 }

@@ -42,12 +42,12 @@ pub fn read(stdout: &str) -> (Trace, Placements) {
     (trace, placements)
 }
 
-/// All texts under the key `placement`.
+/// The placements of all locations; an entry that has locations also sums them up, which says less.
 fn collect(json: &Json, words: &mut BTreeSet<String>) {
     match json {
         Json::Object(fields) => {
             for (key, value) in fields {
-                match value.as_str().filter(|_| key == "placement") {
+                match value.as_str().filter(|_| key == "placement" && !fields.contains_key("locations")) {
                     Some(word) => drop(words.insert(word.to_owned())),
                     None => collect(value, words),
                 }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn placements_are_found_wherever_the_report_has_them() {
-        let text = "x\nkerf: status 4\n{\"entries\":[{\"locations\":[{\"placement\":\"immediate\"},{\"placement\":\"immediate\"}]}]}\nkerf: status 128\n{\"placement\":\"detour\"}\n";
+        let text = "x\nkerf: status 4\n{\"entries\":[{\"placement\":\"sum\",\"locations\":[{\"placement\":\"immediate\"},{\"placement\":\"immediate\"}]}]}\nkerf: status 128\n{\"placement\":\"detour\"}\n";
         let (_, placements) = read(text);
         assert_eq!(placements, BTreeMap::from([(4, "immediate".into()), (128, "detour".into())]));
     }

@@ -56,9 +56,9 @@ impl Text {
         Ok(Text { image, start, bytes })
     }
 
-    /// How many bytes it has.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Places that differ from other bytes, as `function+offset`; an empty list means: equal.
@@ -91,6 +91,6 @@ fn compare(file: &Path) -> anyhow::Result<()> {
         let named = places.iter().take(MOST_PLACES).cloned().collect::<Vec<_>>().join(", ");
         bail!("find the text as it was: {} bytes differ, at {named}", places.len());
     }
-    println!("all {} bytes of the kernel's text are as before", text.size());
+    println!("all {} bytes of the kernel's text are as before", text.bytes().len());
     Ok(())
 }

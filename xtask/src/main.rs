@@ -1,5 +1,6 @@
 //! What a person types in this repository: `cargo xtask demo|test|bench`.
 
+mod bench;
 mod demo;
 mod guest;
 mod machine;
@@ -24,16 +25,23 @@ enum Word {
     Demo,
     /// Set up everything, then check format, lints, documentation and all tests.
     Test(test::TestArgs),
+    /// Measure something: prints a table and writes target/bench/NAME.json.
+    Bench(bench::BenchArgs),
     /// The running kernel's text; for use in a virtual machine.
     #[command(hide = true, subcommand)]
     GuestText(guest::TextWord),
+    /// The part of `bench switch` for the virtual machine.
+    #[command(hide = true)]
+    GuestSwitch(bench::switch::GuestSwitch),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().word {
         Word::Demo => demo::run(),
         Word::Test(args) => args.run(),
+        Word::Bench(args) => args.run(),
         Word::GuestText(word) => word.run(),
+        Word::GuestSwitch(args) => args.run(),
     };
     match result {
         Ok(code) => code,

@@ -1,0 +1,119 @@
+//! `cargo xtask bench NAME`: figures as a table and as `target/bench/NAME.json`.
+
+mod constants;
+pub mod switch;
+
+use crate::workspace::Workspace;
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
+use std::process::ExitCode;
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What is measured.
+    pub metric: String,
+    /// Under which circumstances.
+    pub case: String,
+    /// Of what.
+    pub subject: String,
+    /// The figure.
+    pub value: f64,
+    /// What it counts.
+    pub unit: String,
+}
+
+impl Row {
+    /// A figure.
+    pub fn new(metric: &str, case: &str, subject: &str, value: f64, unit: &str) -> Self {
+        let [metric, case, subject, unit] = [metric, case, subject, unit].map(str::to_owned);
+        Row { metric, case, subject, value, unit }
+    }
+}
+
+/// What there is to measure.
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    /// Time and class of `kerf const build`, for the constants of xtask/data/constants.tsv.
+    Constants,
+    /// Set and unset a constant two thousand times in a virtual machine, under load.
+    Switch,
+}
+
+/// What to measure.
+#[derive(Args)]
+pub struct BenchArgs {
+    name: Name,
+    /// Measure less: this many constants, or this many cycles.
+    #[arg(long, value_name = "N")]
+    first: Option<usize>,
+}
+
+impl BenchArgs {
+    /// Does it; fails when a figure is not as it must be.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let workspace = Workspace::find()?;
+        let (name, result) = match self.name {
+            Name::Constants => ("constants", constants::run(&workspace, self.first)?),
+            Name::Switch => ("switch", switch::run(&workspace, self.first)?),
+        };
+        println!("\n{}", table(&result.rows));
+        let file = workspace.directory("bench")?.join(format!("{name}.json"));
+        let json = serde_json::to_string_pretty(&result.rows).context("write down the figures")?;
+        std::fs::write(&file, json + "\n").with_context(|| format!("write {}", file.display()))?;
+        println!("written to {}", file.display());
+        for complaint in &result.complaints {
+            println!("NOT AS IT SHOULD BE: {complaint}");
+        }
+        Ok(if result.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Figures, and what is wrong with them.
+pub struct Measured {
+    /// The figures.
+    pub rows: Vec<Row>,
+    /// What is not as it must be.
+    pub complaints: Vec<String>,
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["metric", "case", "subject", "value", "unit"]);
+    for row in rows {
+        let value = if row.value.fract() == 0.0 { format!("{:.0}", row.value) } else { format!("{:.2}", row.value) };
+        table.add_row([&row.metric, &row.case, &row.subject, &value, &row.unit]);
+    }
+    if let Some(column) = table.column_mut(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The figure in the middle.
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_five_members() {
+        let row = Row::new("time", "proved", "A", 1.5, "s");
+        let json = serde_json::to_string(&row).unwrap();
+        assert_eq!(json, r#"{"metric":"time","case":"proved","subject":"A","value":1.5,"unit":"s"}"#);
+    }
+
+    #[test]
+    fn the_median_is_one_of_the_values() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[]), None);
+    }
+}

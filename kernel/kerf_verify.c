@@ -78,28 +78,14 @@ static void write_jump(u8 *at, unsigned long from, unsigned long to)
 	*(s32 *)(at + 1) = (s32)(to - (from + KERF_JMP_SIZE));
 }
 
-/* The recommended NOPs of 1 to 8 bytes (the kernel's own table is not exported). */
-static const u8 nops[][8] = {
-	{ 0x90 },
-	{ 0x66, 0x90 },
-	{ 0x0f, 0x1f, 0x00 },
-	{ 0x0f, 0x1f, 0x40, 0x00 },
-	{ 0x0f, 0x1f, 0x44, 0x00, 0x00 },
-	{ 0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00 },
-	{ 0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00 },
-	{ 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 },
-};
-
-/* The window with the jump: NOPs after it, as long as they come, so that other decoders find boundaries. */
+/*
+ * The window with the jump. Behind it int3: whoever gets there in spite of all checks is stopped rather than run on with
+ * instructions skipped, and other decoders find boundaries.
+ */
 static void write_window(struct kerf_location *loc)
 {
-	unsigned int at = KERF_JMP_SIZE, n;
-
+	memset(loc->set, INT3_INSN_OPCODE, loc->len);
 	write_jump(loc->set, loc->addr, kerf_pool_address(loc->slot));
-	for (; at < loc->len; at += n) {
-		n = min_t(unsigned int, loc->len - at, ARRAY_SIZE(nops));
-		memcpy(loc->set + at, nops[n - 1], n);
-	}
 }
 
 static int verify_moved(struct kerf_location *loc, unsigned long addr, const char **why)

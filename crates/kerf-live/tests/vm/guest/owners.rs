@@ -105,9 +105,10 @@ fn around_the_jump(live: &mut Live) -> Outcome {
     let offset = blocks::offset(live)?;
     let in_function = offset + live.status()?.text_base - kcore::symbol("blk_add_rq_to_plug", None)?;
     set(live, blocks::by_detour(offset, 128))?;
-    let middle = Probe::define(&format!("blk_add_rq_to_plug+{}", in_function + 3));
-    let failed = middle.and_then(|probe| probe.enable(true)).is_err();
-    ensure(failed, || "a probe in the middle of our jump was accepted".into())?;
+    for (at, what) in [(3, "the middle of our jump"), (5, "the int3 behind it")] {
+        let probe = Probe::define(&format!("blk_add_rq_to_plug+{}", in_function + at));
+        ensure(probe.and_then(|probe| probe.enable(true)).is_err(), || format!("a probe in {what} was accepted"))?;
+    }
     let pool = kcore::symbol("kerf_pool", Some("kerf"))?;
     let inside = Probe::define(&format!("{pool:#x}")).and_then(|probe| probe.enable(true));
     ensure(inside.is_err(), || "a probe in the pool was accepted".into())?;

@@ -29,7 +29,7 @@ source in /usr/src. The exit code is 0 when every name was built, whatever its c
 /// What to build, and from what.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Names, or places FILE:Lline:value[:index].
+    /// Names, or places FILE:Lline:value:index (the index may be left out).
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]

@@ -21,7 +21,7 @@ Examples:
 /// What to find, and where.
 #[derive(Debug, Args)]
 pub struct FindArgs {
-    /// A name, a pattern with * and ?, or a place FILE:Lline[:value[:index]].
+    /// A name, a pattern with * and ?, or a place FILE:Lline, FILE:Lline:value or FILE:Lline:value:index.
     #[arg(value_name = "NAME|PLACE|PATTERN")]
     query: String,
     /// The prepared kernel source [default: the lab's, else /usr/src/linux-source-*].

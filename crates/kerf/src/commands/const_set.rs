@@ -131,14 +131,14 @@ impl SetArgs {
         let (ConstError::OutsideDomain { id, value, why }, Setting::Value(_)) = (&error, setting) else {
             return Err(error.into());
         };
-        let opened = self.from.open().map_err(|missing| ConstError::OutsideDomain {
+        // The source has to be at hand in any case; the message for its absence is the more useful one.
+        self.from.open().map_err(|missing| ConstError::OutsideDomain {
             id: id.clone(),
             value: *value,
             why: format!("{why}; others are compiled and compared first, for which the source is missing: {missing:#}"),
         })?;
-        let _spinner = print::Spinner::start(&format!("compiling with {value}"));
-        let _ = (opened, entry);
-        Err(error.into())
+        let why = format!("{why}; this version cannot compile and compare another one for {}", entry.label());
+        Err(ConstError::OutsideDomain { id: id.clone(), value: *value, why }.into())
     }
 
     /// What the module is asked, and what is said about it.

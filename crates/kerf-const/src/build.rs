@@ -13,6 +13,8 @@ use crate::domain::{self, Verdicts};
 use crate::entry::{Class, Entry, ImageName, Interval, Span};
 use crate::equivalence::{self, Signatures};
 use crate::error::ConstError;
+use crate::prove;
+pub use crate::recheck::{certify_value, verify};
 use crate::site::{self, Query, Site, SiteKind};
 use crate::span;
 use crate::tree::{Destination, Tree};
@@ -46,7 +48,7 @@ pub fn build(input: &Input, query: &Query) -> Result<Vec<Entry>, ConstError> {
 }
 
 /// Refuses a source of another version than the image.
-fn check_source(input: &Input) -> Result<(), ConstError> {
+pub(crate) fn check_source(input: &Input) -> Result<(), ConstError> {
     let Some(release) = input.image.release() else { return Ok(()) };
     let version = input.tree.version();
     let rest = release.strip_prefix(version);
@@ -295,30 +297,26 @@ impl Job<'_> {
         units
     }
 
-    /// Opens the image that holds the code: the core's or the module's.
-    fn module_image(&self) -> Result<Option<Image>, ConstError> {
-        let (Some(module), Some(directory)) = (&self.module, self.input.modules) else { return Ok(None) };
-        let wanted: Vec<String> = ["", ".xz", ".zst", ".gz"].iter().map(|s| format!("{module}.ko{s}")).collect();
-        let path = find_file(directory, &|name| wanted.iter().any(|w| *w == name.replace('-', "_")));
-        path.map(|p| Image::open(&p).map_err(ConstError::from)).transpose()
-    }
-
     fn prove(&self, mut variants: Variants, sample: &[i128]) -> Result<Entry, ConstError> {
         let held = variants::held_out(self.value.value, self.value);
         variants.make(&sample.iter().chain(&held).copied().collect::<Vec<_>>())?;
         let analysis = analyse::analyse(&variants, sample);
-        let unit_names: Vec<Unit> = Vec::new();
-        let module_image = self.module_image()?;
+        let module_image = module_image(self.input, self.module.as_deref())?;
         if self.module.is_some() && module_image.is_none() {
             let reason =
                 format!("the module {} is not at hand: name its directory", self.module.as_deref().unwrap_or_default());
             return Ok(self.with_units(Class::Absent, reason, &variants));
         }
         let deployed = Deployed::new(module_image.as_ref().unwrap_or(self.input.image))?;
-        let _ = unit_names;
         let (addresses, problem) = locate(&analysis, &deployed);
         if let Some((class, reason)) = problem {
             return Ok(self.with_units(class, reason, &variants));
+        }
+        if let Some(reason) = crate::sensitive::check(&analysis, deployed.image()) {
+            let only = Interval { min: self.value.value, max: self.value.value };
+            let mut entry = self.with_units(Class::Sensitive, reason, &variants);
+            entry.spans = self.spans(&variants, &analysis, &addresses, &deployed, only, &Verdicts::new(), &held);
+            return Ok(entry);
         }
         if let Some((template, number)) =
             analysis.templates.iter().find_map(|t| t.unexplained.keys().next().map(|n| (t, *n)))
@@ -343,12 +341,7 @@ impl Job<'_> {
                 .unwrap_or_else(|| "no value was compared".into());
             return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
         }
-        let spans = self.spans(&analysis, &addresses, &deployed, domain, &verdicts, &held);
-        if let Some(reason) = crate::sensitive::check(&analysis, deployed.image()) {
-            let mut entry = self.with_units(Class::Sensitive, reason, &variants);
-            entry.spans = spans;
-            return Ok(entry);
-        }
+        let spans = self.spans(&variants, &analysis, &addresses, &deployed, domain, &verdicts, &held);
         let mut entry = self.with_units(Class::Proved, self.proof_reason(&verdicts, domain, &spans), &variants);
         entry.domain = vec![domain];
         entry.spans = spans;
@@ -429,6 +422,7 @@ impl Job<'_> {
 
     fn spans(
         &self,
+        variants: &Variants,
         analysis: &Analysis,
         addresses: &BTreeMap<usize, u64>,
         deployed: &Deployed,
@@ -447,6 +441,8 @@ impl Job<'_> {
             for mut span in span::spans(template, address.wrapping_sub(base), &bytes) {
                 span.proof.variants = all - held_out;
                 span.proof.held_out = held_out;
+                span.unit = variants.units().get(template.unit).map(|u| u.name.clone()).unwrap_or_default();
+                prove::prove_span(&mut span, template, self.value.value, domain);
                 spans.push(span);
             }
         }
@@ -466,7 +462,7 @@ fn touched_units(variants: &Variants, values: &[i128]) -> BTreeSet<usize> {
 }
 
 /// Finds every changed function in the image, or the reason why that is not possible.
-fn locate(analysis: &Analysis, deployed: &Deployed) -> (BTreeMap<usize, u64>, Option<(Class, String)>) {
+pub(crate) fn locate(analysis: &Analysis, deployed: &Deployed) -> (BTreeMap<usize, u64>, Option<(Class, String)>) {
     let mut addresses = BTreeMap::new();
     let mut absent = Vec::new();
     for (n, template) in analysis.templates.iter().enumerate() {
@@ -491,7 +487,15 @@ fn locate(analysis: &Analysis, deployed: &Deployed) -> (BTreeMap<usize, u64>, Op
     (addresses, None)
 }
 
-fn find_file(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+/// Opens the module that holds a constant's code, if it lies in one and its directory is known.
+pub(crate) fn module_image(input: &Input, module: Option<&str>) -> Result<Option<Image>, ConstError> {
+    let (Some(module), Some(directory)) = (module, input.modules) else { return Ok(None) };
+    let wanted: Vec<String> = ["", ".xz", ".zst", ".gz"].iter().map(|s| format!("{module}.ko{s}")).collect();
+    let path = find_file(directory, &|name| wanted.iter().any(|w| *w == name.replace('-', "_")));
+    path.map(|p| Image::open(&p).map_err(ConstError::from)).transpose()
+}
+
+pub(crate) fn find_file(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     let mut pending = vec![directory.to_path_buf()];
     while let Some(next) = pending.pop() {
         for entry in std::fs::read_dir(&next).ok()?.flatten() {

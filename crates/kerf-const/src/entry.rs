@@ -147,6 +147,9 @@ pub struct Proof {
 pub struct Span {
     /// The function.
     pub function: String,
+    /// The unit whose object holds it.
+    #[serde(default)]
+    pub unit: String,
     /// Offset of the function from `_text`, or from the module's text.
     pub function_offset: u64,
     /// Offset of the first byte from the function's start.

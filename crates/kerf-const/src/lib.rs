@@ -24,6 +24,8 @@ pub mod form;
 pub mod grep;
 pub mod layout;
 pub mod nmi;
+pub mod prove;
+pub mod recheck;
 pub mod sensitive;
 pub mod site;
 pub mod span;

@@ -38,6 +38,7 @@ pub fn spans(template: &Template, function_offset: u64, deployed: &[u8]) -> Vec<
             let covered = if window.bytes.is_empty() { start..end } else { covered };
             Some(Span {
                 function: template.function.name.clone(),
+                unit: String::new(),
                 function_offset,
                 start,
                 end,

@@ -41,6 +41,7 @@ pub(crate) fn span(code: &[u8], covered: usize, iv: Vec<Iv>) -> Span {
         Window { start: 0x25, bytes: to_hex(code), refused: String::new() }
     };
     Span {
+        unit: String::new(),
         function: "blk_add_rq_to_plug".into(),
         function_offset: 0x65_0900,
         start: 0x25,

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use kerf_const::ConstError;
 use kerf_const::apply::{self, Choice, ModuleText, Running, Setting};
-use kerf_const::entry::Entry;
+use kerf_const::entry::{Entry, Interval};
 use kerf_const::table::Table;
 use kerf_image::Image;
 use kerf_live::{BuildId, Change, Live, LiveError, Status, Transaction};
@@ -115,30 +115,31 @@ impl SetArgs {
             Some((name, Ok(index))) => (name, Some(index)),
             _ => (id, None),
         };
-        let entry = find_running(table, build, name)?;
+        let mut entry = find_running(table, build, name)?;
         let setting = match index {
             None => Setting::Value(value),
             Some(index) => Setting::Derived { index, number: value },
         };
         if let Err(error) = apply::check(&entry, setting) {
-            self.certify(&entry, setting, error)?;
+            self.certify(&mut entry, setting, error)?;
+            apply::check(&entry, setting)?;
         }
         Ok(Wish { entry, setting })
     }
 
-    /// A value outside the domain is compiled and compared, if the source is there.
-    fn certify(&self, entry: &Entry, setting: Setting, error: ConstError) -> anyhow::Result<()> {
-        let (ConstError::OutsideDomain { id, value, why }, Setting::Value(_)) = (&error, setting) else {
+    /// A value outside the domain is compiled and compared, if the source is there; then it counts as certified.
+    fn certify(&self, entry: &mut Entry, setting: Setting, error: ConstError) -> anyhow::Result<()> {
+        let (ConstError::OutsideDomain { id, value, why }, Setting::Value(wanted)) = (&error, setting) else {
             return Err(error.into());
         };
-        // The source has to be at hand in any case; the message for its absence is the more useful one.
-        self.from.open().map_err(|missing| ConstError::OutsideDomain {
+        let opened = self.from.open().map_err(|missing| ConstError::OutsideDomain {
             id: id.clone(),
             value: *value,
             why: format!("{why}; others are compiled and compared first, for which the source is missing: {missing:#}"),
         })?;
-        let why = format!("{why}; this version cannot compile and compare another one for {}", entry.label());
-        Err(ConstError::OutsideDomain { id: id.clone(), value: *value, why }.into())
+        kerf_const::build::certify_value(&opened.input(), entry, wanted)?;
+        entry.domain.push(Interval { min: wanted, max: wanted });
+        Ok(())
     }
 
     /// What the module is asked, and what is said about it.

@@ -90,11 +90,19 @@ fn read(json: &str, name: &str) -> anyhow::Result<Built> {
         name: entry.name.unwrap_or(entry.id),
         value: entry.value.try_into().context("use a negative limit")?,
         place: format!("{}:{}", entry.file, entry.line),
-        reason: entry.reason,
+        reason: brief(&entry.reason).to_owned(),
         domain: intervals.join(", "),
         seconds: entry.seconds,
         spans: entry.spans.into_iter().map(place).collect(),
     })
+}
+
+/// The parts of a reason that are short; what is said of single values can be long.
+fn brief(reason: &str) -> &str {
+    const ENOUGH: usize = 80;
+    let ends = reason.match_indices("; ").map(|(at, _)| at);
+    let end = ends.take_while(|&at| at <= ENOUGH).last().filter(|_| reason.len() > ENOUGH);
+    end.map_or(reason, |end| reason.get(..end).unwrap_or(reason))
 }
 
 #[cfg(test)]
@@ -117,5 +125,13 @@ mod tests {
         let error = read(&JSON.replace("proved", "shape"), "LIMIT").unwrap_err();
         assert!(error.to_string().contains("has not proved it"), "{error}");
         assert!(read("[]", "LIMIT").is_err() && read("{}", "LIMIT").is_err());
+    }
+
+    #[test]
+    fn long_reasons_are_cut_between_their_parts() {
+        let long = format!("2 spans; 13 values agree; not certified: {}", "x".repeat(100));
+        assert_eq!(brief(&long), "2 spans; 13 values agree");
+        assert_eq!(brief("2 spans; 3 values"), "2 spans; 3 values");
+        assert_eq!(brief(&"é".repeat(100)).len(), 200);
     }
 }

@@ -7,7 +7,7 @@ const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 400.0;
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 44.0;
+const TOP: f64 = 64.0;
 const BOTTOM: f64 = 44.0;
 
 /// Columns that batches are gathered in; a run has far more batches than pixels.
@@ -65,11 +65,22 @@ fn columns(axes: &Axes, batches: &[Batch]) -> Vec<Column> {
     gathered.into_iter().enumerate().filter_map(column).collect()
 }
 
-/// The plot; `limits` has the limit in force in each phase, with what to call it.
-pub fn plot(trace: &Trace, limits: &[(u32, String)]) -> Markup {
+/// The limit in force in a phase.
+pub struct Limit {
+    /// The limit itself.
+    pub requests: u32,
+    /// What to call it.
+    pub name: String,
+    /// Where kerf put it.
+    pub placement: String,
+}
+
+/// The plot; `limits` has one for each phase.
+pub fn plot(trace: &Trace, limits: &[Limit]) -> Markup {
     let Some(axes) = Axes::new(trace) else { return html! { p { "No batches were seen." } } };
     html! {
         svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label="Batch size over time" {
+            (commands(&axes, trace))
             (grid(&axes))
             @for column in columns(&axes, &trace.batches) {
                 @let x = number(axes.x(column.time));
@@ -93,19 +104,29 @@ fn grid(axes: &Axes) -> Markup {
         @for second in seconds {
             text class="tick" x=(number(axes.x(axes.first + f64::from(second)))) y=(HEIGHT - BOTTOM + 20.0) text-anchor="middle" { (second) " s" }
         }
-        text class="tick" x="4" y=(TOP - 26.0) { "requests in a batch" }
+        text class="tick" x="4" y="14" { "requests in a batch" }
         text class="tick" x=(WIDTH - RIGHT) y=(HEIGHT - 6.0) text-anchor="end" { "time in the machine" }
     }
 }
 
-fn steps(axes: &Axes, trace: &Trace, limits: &[(u32, String)]) -> Markup {
+fn steps(axes: &Axes, trace: &Trace, limits: &[Limit]) -> Markup {
     html! {
-        @for (phase, (limit, name)) in trace.phases.iter().zip(limits) {
+        @for (phase, limit) in trace.phases.iter().zip(limits) {
             @let (start, end) = (axes.x(phase.start), axes.x(phase.end));
-            @let y = number(axes.y(f64::from(*limit)));
-            line class="change" x1=(number(start)) x2=(number(start)) y1=(TOP) y2=(HEIGHT - BOTTOM) {}
+            @let (middle, y) = (number((start + end) / 2.0), number(axes.y(f64::from(limit.requests))));
             line class="limit" x1=(number(start)) x2=(number(end)) y1=(y) y2=(y) {}
-            text class="name" x=(number((start + end) / 2.0)) y=(TOP - 10.0) text-anchor="middle" { (name) }
+            text class="name" x=(middle) y=(TOP - 24.0) text-anchor="middle" { (limit.name) }
+            text class="tick" x=(middle) y=(TOP - 8.0) text-anchor="middle" { (limit.placement) }
+        }
+    }
+}
+
+/// The stretches in which a command was changing the value.
+fn commands(axes: &Axes, trace: &Trace) -> Markup {
+    html! {
+        @for (before, after) in trace.phases.iter().zip(trace.phases.iter().skip(1)) {
+            @let (start, end) = (axes.x(before.end), axes.x(after.start));
+            rect class="command" x=(number(start)) width=(number(end - start)) y=(TOP) height=(HEIGHT - TOP - BOTTOM) {}
         }
     }
 }
@@ -135,14 +156,18 @@ mod tests {
         assert_eq!((axes.column(9.9), axes.column(10.0), axes.column(14.0)), (None, Some(0), None));
     }
 
+    fn limit(requests: u32, name: &str) -> Limit {
+        Limit { requests, name: name.into(), placement: "where".into() }
+    }
+
     #[test]
     fn the_plot_shows_every_column_and_limit() {
         let trace = trace();
         let shown = columns(&Axes::new(&trace).unwrap(), &trace.batches).len();
-        let svg = plot(&trace, &[(32, "stock".into()), (4, "4, immediate".into())]).into_string();
+        let svg = plot(&trace, &[limit(32, "stock"), limit(4, "four")]).into_string();
         assert_eq!(svg.matches("class=\"batch\"").count(), shown);
         assert_eq!(svg.matches("class=\"limit\"").count(), 2);
-        assert!(svg.contains("4, immediate"));
+        assert!(svg.contains("four") && svg.contains("where"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The demo's report: one HTML file, without scripts or anything from elsewhere.
 
 use super::constant::Built;
-use super::plot::plot;
+use super::plot::{Limit, plot};
 use super::trace::{Trace, Value};
 use super::verdict::Row;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -46,7 +46,7 @@ impl Report<'_> {
                     (plot(self.trace, &self.limits()))
                     p.note {
                         "Each dot is the middle one of the batches in its stretch of time, the bar behind it goes from the smallest "
-                        "to the largest. The line is the value in force. A batch is what one " code { "block:block_unplug" }
+                        "to the largest. The line is the value in force; the grey stretches are those in which a command was changing it. A batch is what one " code { "block:block_unplug" }
                         " event hands over."
                     }
                     (self.table())
@@ -73,10 +73,12 @@ impl Report<'_> {
         }
     }
 
-    fn limits(&self) -> Vec<(u32, String)> {
+    fn limits(&self) -> Vec<Limit> {
         let limit = |row: &Row| match row.value {
-            Value::Stock => (self.built.value, "stock".to_owned()),
-            Value::Set(number) => (number, format!("{number}, {}", row.placement)),
+            Value::Stock => Limit { requests: self.built.value, name: "stock".into(), placement: String::new() },
+            Value::Set(number) => {
+                Limit { requests: number, name: number.to_string(), placement: row.placement.clone() }
+            }
         };
         self.rows.iter().map(limit).collect()
     }

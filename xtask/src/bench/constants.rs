@@ -10,13 +10,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const LIST: &str = include_str!("../../data/constants.tsv");
+/// Name or place, class, and why, one constant a line.
+pub const LIST: &str = include_str!("../../data/constants.tsv");
 
 /// A line of the list.
 #[derive(Debug, PartialEq)]
-struct Expected<'a> {
-    query: &'a str,
-    class: &'a str,
+pub struct Expected<'a> {
+    /// The name, or `FILE~TEXT~VALUE`.
+    pub query: &'a str,
+    /// The class it belongs in.
+    pub class: &'a str,
 }
 
 /// What became of it.
@@ -60,7 +63,8 @@ pub fn run(workspace: &Workspace, count: Option<usize>) -> anyhow::Result<Measur
     Ok(Measured { rows, complaints })
 }
 
-fn list(text: &str) -> impl Iterator<Item = Expected<'_>> {
+/// The constants of a list.
+pub fn list(text: &str) -> impl Iterator<Item = Expected<'_>> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| {
         let mut fields = line.split('\t');
@@ -69,7 +73,7 @@ fn list(text: &str) -> impl Iterator<Item = Expected<'_>> {
 }
 
 /// `FILE~TEXT~VALUE` as `FILE:Lline:VALUE:0`, for the line that has the text; a name stays a name.
-fn resolve(source: &Path, query: &str) -> anyhow::Result<String> {
+pub fn resolve(source: &Path, query: &str) -> anyhow::Result<String> {
     let fields: Vec<&str> = query.split('~').collect();
     let [file, text, value] = fields.as_slice() else { return Ok(query.to_owned()) };
     let path = source.join(file);

@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: figures as a table and as `target/bench/NAME.json`.
 
 mod constants;
+mod domain;
 pub mod switch;
 
 use crate::workspace::Workspace;
@@ -38,6 +39,8 @@ impl Row {
 enum Name {
     /// Time and class of `kerf const build`, for the constants of xtask/data/constants.tsv.
     Constants,
+    /// Compile fifty random values of each proved constant and compare them with its entry.
+    Domain,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
     Switch,
 }
@@ -57,6 +60,7 @@ impl BenchArgs {
         let workspace = Workspace::find()?;
         let (name, result) = match self.name {
             Name::Constants => ("constants", constants::run(&workspace, self.first)?),
+            Name::Domain => ("domain", domain::run(self.first)?),
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
         };
         println!("\n{}", table(&result.rows));

@@ -97,11 +97,13 @@ fn table(rows: &[Row]) -> Table {
     table
 }
 
-/// The figure in the middle.
+/// The figure in the middle, or the mean of the two that are.
 fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
+    let upper = sorted.get(sorted.len() / 2)?;
+    let lower = sorted.get(sorted.len().saturating_sub(1) / 2)?;
+    Some((lower + upper) / 2.0)
 }
 
 #[cfg(test)]
@@ -116,8 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_one_of_the_values() {
+    fn the_median_is_in_the_middle() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0]), Some(2.5));
         assert_eq!(median(&[]), None);
     }
 }

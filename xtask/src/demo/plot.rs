@@ -82,12 +82,12 @@ pub fn plot(trace: &Trace, limits: &[Limit]) -> Markup {
         svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label="Batch size over time" {
             (commands(&axes, trace))
             (grid(&axes))
+            (steps(&axes, trace, limits))
             @for column in columns(&axes, &trace.batches) {
                 @let x = number(axes.x(column.time));
                 line class="spread" x1=(x) x2=(x) y1=(number(axes.y(column.low.into()))) y2=(number(axes.y(column.high.into()))) {}
                 circle class="batch" cx=(x) cy=(number(axes.y(column.middle.into()))) r="2.5" {}
             }
-            (steps(&axes, trace, limits))
         }
     }
 }

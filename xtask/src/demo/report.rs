@@ -46,7 +46,7 @@ impl Report<'_> {
                     (plot(self.trace, &self.limits()))
                     p.note {
                         "Each dot is the middle one of the batches in its stretch of time, the bar behind it goes from the smallest "
-                        "to the largest. The line is the value in force; the grey stretches are those in which a command was changing it. A batch is what one " code { "block:block_unplug" }
+                        "to the largest. The broad line is the value in force; the grey stretches are those in which a command was changing it. A batch is what one " code { "block:block_unplug" }
                         " event hands over."
                     }
                     (self.table())

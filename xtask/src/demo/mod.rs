@@ -52,7 +52,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let (outcome, seen) = steps.need(&play, || play_in(&machine))?;
     let file = directory.join("report.html");
     let good = conclude(&setup, &built, &outcome, &seen, &file)?;
-    println!("\nreport: {}\n{:.0} s in all", file.display(), start.elapsed().as_secs_f64());
+    let shown = file.strip_prefix(&workspace.root).unwrap_or(&file).display();
+    println!("\nreport: {shown}\n{:.0} s in all", start.elapsed().as_secs_f64());
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

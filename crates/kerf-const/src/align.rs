@@ -107,8 +107,8 @@ pub fn numbers(insn: &Insn) -> Vec<(Slot, i64)> {
     }
     if (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory) {
         let at = offsets.displacement_offset();
-        if !(offsets.has_displacement() && relocated(offsets.displacement_size(), at)) && !i.is_ip_rel_memory_operand()
-        {
+        let linked = offsets.has_displacement() && relocated(offsets.displacement_size(), at);
+        if !linked && !i.is_ip_rel_memory_operand() {
             found.push((Slot::Displacement, i.memory_displacement64() as i64));
         }
     }

@@ -153,15 +153,13 @@ fn fit_function(unit: usize, function: &Function, seen: &[(i128, Difference)], s
     template
 }
 
+/// Decides whether a compiled function of another shape does for a value what a template says; else says why not.
+pub type Same<'a> = dyn Fn(&Template, i128, &Function, &Compiled) -> Result<(), String> + 'a;
+
 /// Whether the code compiled for one value is what the templates say, in all functions of all units.
 ///
 /// `same` is asked where a variant has another shape; it has to prove that it does the same as the template.
-pub fn agrees(
-    variants: &Variants,
-    analysis: &Analysis,
-    value: i128,
-    same: &dyn Fn(&Template, i128, &Function, &Compiled) -> Result<(), String>,
-) -> Result<(), String> {
+pub fn agrees(variants: &Variants, analysis: &Analysis, value: i128, same: &Same) -> Result<(), String> {
     let compiled = match variants.get(value) {
         Some(Ok(compiled)) => compiled,
         Some(Err(words)) => {

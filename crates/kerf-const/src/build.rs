@@ -36,7 +36,16 @@ pub fn build(input: &Input, query: &Query) -> Result<Vec<Entry>, ConstError> {
     check_source(input)?;
     let mut entries = Vec::new();
     for site in site::find(input.tree.root(), query)? {
-        entries.push(build_site(input, site)?);
+        let entry = build_site(input, site)?;
+        if let Query::Line { file, line, value, index } = query
+            && entry.value != *value
+        {
+            let literals = vec![format!("{} = {}", entry.text, entry.value)];
+            let content = entry.text.clone();
+            let (file, line, value, index) = (file.clone(), *line, *value, *index);
+            return Err(ConstError::NoSuchValue { file, line, value, index, content, literals });
+        }
+        entries.push(entry);
     }
     // Of several definitions under one name, those that this configuration does not use are no news.
     if entries.iter().any(|e| e.class != Class::Absent) {
@@ -315,7 +324,7 @@ impl Job<'_> {
         if let Some(reason) = crate::sensitive::check(&analysis, deployed.image()) {
             let only = Interval { min: self.value.value, max: self.value.value };
             let mut entry = self.with_units(Class::Sensitive, reason, &variants);
-            entry.spans = self.spans(&variants, &analysis, &addresses, &deployed, only, &Verdicts::new(), &held);
+            entry.spans = self.spans(&variants, &analysis, (&addresses, &deployed), (only, &Verdicts::new(), &held));
             return Ok(entry);
         }
         if let Some((template, number)) =
@@ -341,7 +350,7 @@ impl Job<'_> {
                 .unwrap_or_else(|| "no value was compared".into());
             return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
         }
-        let spans = self.spans(&variants, &analysis, &addresses, &deployed, domain, &verdicts, &held);
+        let spans = self.spans(&variants, &analysis, (&addresses, &deployed), (domain, &verdicts, &held));
         let mut entry = self.with_units(Class::Proved, self.proof_reason(&verdicts, domain, &spans), &variants);
         entry.domain = vec![domain];
         entry.spans = spans;
@@ -424,12 +433,10 @@ impl Job<'_> {
         &self,
         variants: &Variants,
         analysis: &Analysis,
-        addresses: &BTreeMap<usize, u64>,
-        deployed: &Deployed,
-        domain: Interval,
-        verdicts: &Verdicts,
-        held: &[i128],
+        place: (&BTreeMap<usize, u64>, &Deployed),
+        certified: (Interval, &Verdicts, &[i128]),
     ) -> Vec<Span> {
+        let ((addresses, deployed), (domain, verdicts, held)) = (place, certified);
         let base = text_base(deployed.image());
         let agreeing = |v: &i128| (domain.min..=domain.max).contains(v) && verdicts.get(v).is_some_and(Result::is_ok);
         let held_out = held.iter().filter(|v| agreeing(v)).count() as u32;

@@ -200,10 +200,10 @@ pub fn fit(points: &[Point], bits: u32) -> Option<Form> {
         candidates.extend(affine(reading, bits));
     }
     for reading in &readings {
-        candidates.extend(quotients(reading));
         candidates.extend(reciprocals(reading));
         candidates.extend(powers(reading));
         candidates.extend(logarithms(reading));
+        candidates.extend(quotients(reading));
     }
     candidates.into_iter().find(|form| reproduces(form, &points, bits))
 }
@@ -252,7 +252,7 @@ fn quotients(points: &[Point]) -> Vec<Form> {
                 continue;
             }
             let usual = [0, a - 1, a / 2].into_iter().find(|b| (lower..=upper).contains(b));
-            if let Some(b) = usual.or((lower == upper).then_some(lower)) {
+            if let Some(b) = usual.or((lower == upper && points.len() >= 6).then_some(lower)) {
                 found.push(Form::Quotient { a, b, c });
             }
         }

@@ -83,8 +83,9 @@ fn ends(name: &str) -> bool {
 
 /// Functions that sleep or wait for a lock that the interrupted code may hold.
 fn blocks(name: &str) -> bool {
-    let waits =
-        name.starts_with("_raw_spin_lock") || name.starts_with("_raw_read_lock") || name.starts_with("_raw_write_lock");
+    let lock = ["_lock", "_lock_irq", "_lock_irqsave", "_lock_bh"].iter().any(|s| name.ends_with(s));
+    // RCU's read lock waits for nobody.
+    let waits = (lock || name.starts_with("_raw_spin_lock")) && !name.contains("rcu") && !name.contains("trylock");
     let sleeps = ["mutex_lock", "down_read", "down_write", "wait_for_completion", "schedule", "io_schedule"];
     waits
         || matches!(name, "__cond_resched" | "__might_sleep" | "__might_resched" | "__schedule")

@@ -304,6 +304,7 @@ fn find_line(tree: &Path, file: &str, line: u32, value: i128, index: u32) -> Res
     // A definition whose body is an expression is named by the value of the whole.
     if index == 0
         && matching.is_empty()
+        && !is_plain_number(content)
         && let Some(name) = defined_name(content)
         && let Some(site) = definitions(file, &text, &name).into_iter().find(|s| s.line == line)
     {
@@ -318,6 +319,12 @@ fn find_line(tree: &Path, file: &str, line: u32, value: i128, index: u32) -> Res
         content: content.trim().into(),
         literals: shown,
     })
+}
+
+/// Whether a line defines a name as one number: then that number is the value, and no other is.
+fn is_plain_number(line: &str) -> bool {
+    let Ok(define) = Regex::new(r"^\s*#\s*define\s+\w+\s+\(?\s*\w+\s*\)?\s*(/\*.*|//.*)?$") else { return false };
+    define.is_match(line) && literals(line).len() == 1
 }
 
 /// The name that a line defines, if it is a `#define`, an initialised variable or an enum member.

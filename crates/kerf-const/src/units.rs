@@ -1,5 +1,6 @@
 //! Which translation units can see a site: found by words, through macros and inline functions, before anything is compiled.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
@@ -60,9 +61,9 @@ fn header_units(tree: &Tree, site: &Site) -> Result<BTreeSet<String>, ConstError
             break;
         }
         for file in grep::files_with_words(tree.root(), &new)? {
-            if !contents.contains_key(&file) {
-                let text = grep::read_source(tree.root(), &file)?;
-                contents.insert(file, text);
+            if let Entry::Vacant(place) = contents.entry(file) {
+                let text = grep::read_source(tree.root(), place.key())?;
+                place.insert(text);
             }
         }
         searched.extend(new.iter().cloned());

@@ -68,7 +68,7 @@ pub struct Member {
 impl Member {
     /// Where it begins, in bytes; `None` for a bit field that does not begin with a byte.
     pub fn offset(&self) -> Option<usize> {
-        (self.bit_offset % 8 == 0).then_some((self.bit_offset / 8) as usize)
+        self.bit_offset.is_multiple_of(8).then_some((self.bit_offset / 8) as usize)
     }
 }
 

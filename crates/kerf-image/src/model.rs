@@ -90,7 +90,7 @@ impl FromStr for BuildId {
     fn from_str(text: &str) -> Result<BuildId, BuildIdError> {
         let fail = || BuildIdError { text: text.to_owned() };
         let digits: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>().ok_or_else(fail)?;
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return Err(fail());
         }
         let bytes: Vec<u8> =

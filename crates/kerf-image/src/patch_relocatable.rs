@@ -81,7 +81,7 @@ fn records<'a>(
     let fail = |why: String| Problem::malformed(format!("section {}", section.name), why);
     let chunks = relocations.chunks_exact(per_record);
     let count = chunks.len() as u64;
-    if !chunks.remainder().is_empty() || count == 0 || section.size % count != 0 {
+    if !chunks.remainder().is_empty() || count == 0 || !section.size.is_multiple_of(count) {
         return Err(fail(format!(
             "{} relocations, {per_record} a record, do not divide its {} bytes into records",
             relocations.len(),

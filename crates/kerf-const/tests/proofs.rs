@@ -1,0 +1,138 @@
+//! Entries of the real kernel: what is proved stays proved, and whatever is corrupted is refused.
+//!
+//! Needs the prepared source and the image that `kerf lab fetch --source` puts into the cache; says so and passes where
+//! they are missing.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use kerf_const::build::{Input, build, certify_value, verify};
+use kerf_const::entry::{Class, Entry, Interval};
+use kerf_const::form::Form;
+use kerf_const::site::Query;
+use kerf_const::tree::Tree;
+use kerf_image::Image;
+
+struct Kernel {
+    tree: Tree,
+    image: Image,
+    modules: PathBuf,
+}
+
+impl Kernel {
+    fn input(&self) -> Input<'_> {
+        Input { tree: &self.tree, image: &self.image, modules: Some(&self.modules) }
+    }
+
+    fn build(&self, name: &str) -> Entry {
+        build(&self.input(), &Query::parse(name).unwrap()).unwrap().remove(0)
+    }
+}
+
+/// The kernel of the cache, if it is there.
+fn kernel() -> Option<&'static Kernel> {
+    static KERNEL: OnceLock<Option<Kernel>> = OnceLock::new();
+    let found = KERNEL.get_or_init(|| {
+        let home = std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache"));
+        let cache = std::env::var_os("KERF_CACHE").map(PathBuf::from).or_else(|| {
+            let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home)?;
+            Some(base.join("kerf"))
+        })?;
+        let only = |directory: PathBuf| {
+            let mut entries: Vec<PathBuf> = std::fs::read_dir(directory).ok()?.flatten().map(|e| e.path()).collect();
+            entries.retain(|p| p.is_dir());
+            entries.sort();
+            entries.pop()
+        };
+        let root = only(cache.join("kernels"))?;
+        let release = root.file_name()?.to_str()?.to_string();
+        let source = only(only(cache.join("sources"))?)?;
+        Some(Kernel {
+            tree: Tree::open(&source).ok()?,
+            image: Image::open(&root.join("boot").join(format!("vmlinuz-{release}"))).ok()?,
+            modules: root.join("lib/modules").join(release),
+        })
+    });
+    if found.is_none() {
+        println!("skipped: no prepared kernel source in the cache; `kerf lab fetch --source` puts it there");
+    }
+    found.as_ref()
+}
+
+fn softirq_limit() -> Option<(&'static Kernel, Entry)> {
+    static ENTRY: OnceLock<Entry> = OnceLock::new();
+    let kernel = kernel()?;
+    Some((kernel, ENTRY.get_or_init(|| kernel.build("MAX_SOFTIRQ_RESTART")).clone()))
+}
+
+#[test]
+fn a_limit_is_proved_over_reshuffled_registers() {
+    let Some((kernel, entry)) = softirq_limit() else { return };
+    assert_eq!(entry.class, Class::Proved, "{}", entry.reason);
+    assert!(entry.certifies(10) && entry.certifies(11) && entry.certifies(300), "{:?}", entry.domain);
+    let span = &entry.spans[0];
+    assert_eq!((span.function.as_str(), span.iv.len()), ("handle_softirqs", 1));
+    assert_eq!(span.iv[0].form, Form::Affine { a: 1, b: 0 });
+    assert!(span.proof.smt && span.proof.native > 0 && span.proof.held_out > 0, "{:?}", span.proof);
+    verify(&kernel.input(), &entry).unwrap();
+    certify_value(&kernel.input(), &entry, 77).unwrap();
+}
+
+/// Each corruption has to be refused, for its own reason.
+#[test]
+fn corrupted_entries_are_refused() {
+    let Some((kernel, entry)) = softirq_limit() else { return };
+    let refused = |what: &str, corrupt: &dyn Fn(&mut Entry), why: &str| {
+        let mut copy = entry.clone();
+        corrupt(&mut copy);
+        let error = verify(&kernel.input(), &copy).expect_err(what).to_string();
+        assert!(error.contains(why), "{what}: {error}");
+    };
+    refused("another expression", &|e| e.spans[0].iv[0].form = Form::Affine { a: 1, b: 1 }, "at the deployed value");
+    // It meets the deployed value, so only the compiler can tell.
+    refused("another slope", &|e| e.spans[0].iv[0].form = Form::Affine { a: 2, b: -10 }, "the compiler");
+    refused("another update", &|e| e.spans[0].updates[0].offset += 1, "the updates are not where the numbers are");
+    refused("another start", &|e| e.spans[0].start += 1, "outside its span");
+    refused("another end", &|e| e.spans[0].end += 1, "not as long as its bytes");
+    refused("another offset", &|e| e.spans[0].iv[0].offset += 1, "the updates are not where the numbers are");
+    refused("another function", &|e| e.spans[0].function_offset += 16, "other bytes");
+    refused("a wider domain", &|e| e.domain = vec![Interval { min: 1, max: 1_000_003 }], "with 1 ");
+    refused("a hidden span", &|e| e.spans.clear(), "other code");
+}
+
+#[test]
+fn what_cannot_be_set_lands_in_its_class() {
+    let Some(kernel) = kernel() else { return };
+    let class = |name: &str| {
+        let entry = kernel.build(name);
+        (entry.class, entry.reason)
+    };
+    let (found, reason) = class("PAGEVEC_SIZE");
+    assert_eq!(found, Class::Layout, "{reason}");
+    let (found, reason) = class("RPC_DEF_SLOT_TABLE");
+    assert_eq!(found, Class::Data, "{reason}");
+    assert!(reason.contains("udp_slot_table_entries"), "{reason}");
+    let (found, reason) = class("NR_ACCUMULATED_SAMPLES");
+    assert_eq!(found, Class::Sensitive, "{reason}");
+    assert!(reason.contains("NMI"), "{reason}");
+}
+
+#[test]
+fn times_in_milliseconds_become_ceilings() {
+    let Some(kernel) = kernel() else { return };
+    let entry = kernel.build("MAX_SOFTIRQ_TIME");
+    assert_eq!((entry.class, entry.value), (Class::Proved, 2), "{}", entry.reason);
+    let form = entry.spans[0].iv[0].form;
+    assert_eq!((form.apply(2), form.apply(3), form.apply(5)), (Some(1), Some(1), Some(2)), "{form}");
+}
+
+#[test]
+fn unknown_names_come_with_suggestions() {
+    let Some(kernel) = kernel() else { return };
+    let query = Query::parse("MAX_SOFTIRQ_RESTRAT").unwrap();
+    let error = build(&kernel.input(), &query).unwrap_err().to_string();
+    assert!(error.contains("MAX_SOFTIRQ_RESTART"), "{error}");
+    let query = Query::parse("kernel/softirq.c:L501:11:0").unwrap();
+    let error = build(&kernel.input(), &query).unwrap_err().to_string();
+    assert!(error.contains("MAX_SOFTIRQ_RESTART 10"), "{error}");
+}

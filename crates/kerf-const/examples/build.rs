@@ -36,13 +36,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     for s in &e.spans {
                         let forms: Vec<String> = s.iv.iter().map(|i| format!("{} {:?}", i.form, i.field)).collect();
                         println!(
-                            "    {}+{:#x}..{:#x} {}  [{}] window {}",
+                            "    {}+{:#x}..{:#x} {}  [{}] window {} {:?}",
                             s.function,
                             s.start,
                             s.end,
                             s.expression,
                             forms.join(", "),
-                            if s.window.bytes.is_empty() { &s.window.refused } else { &s.window.bytes }
+                            if s.window.bytes.is_empty() { &s.window.refused } else { &s.window.bytes },
+                            s.proof
                         );
                     }
                 }

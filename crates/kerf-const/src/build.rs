@@ -13,6 +13,7 @@ use crate::domain::{self, Verdicts};
 use crate::entry::{Class, Entry, ImageName, Interval, Span};
 use crate::equivalence::{self, Signatures};
 use crate::error::ConstError;
+use crate::form::Form;
 use crate::prove;
 pub use crate::recheck::{certify_value, verify};
 use crate::site::{self, Query, Site, SiteKind};
@@ -351,8 +352,21 @@ impl Job<'_> {
             return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
         }
         let spans = self.spans(&variants, &analysis, (&addresses, &deployed), (domain, &verdicts, &held));
+        if let Some(span) = spans.iter().find(|s| !s.proof.smt) {
+            let place = format!("{}+{:#x}", span.function, span.start);
+            let reason =
+                format!("{place}: the solver does not prove that the update equals the template: {}", span.expression);
+            return Ok(self.with_units(Class::Shape, reason, &variants));
+        }
         let mut entry = self.with_units(Class::Proved, self.proof_reason(&verdicts, domain, &spans), &variants);
-        entry.domain = vec![domain];
+        let loose: Vec<Form> =
+            analysis.templates.iter().flat_map(|t| t.numbers.values().copied()).filter(|f| !f.is_pinned()).collect();
+        entry.domain = if loose.is_empty() {
+            vec![domain]
+        } else {
+            let level = |v| loose.iter().map(|f| f.apply(v)).collect();
+            domain::certain(domain, &verdicts, self.value.value, level)
+        };
         entry.spans = spans;
         Ok(entry)
     }

@@ -25,6 +25,30 @@ pub fn certify(
     Ok(Interval { min, max })
 }
 
+/// Cuts an interval down to what is certain where a form's parameters are not: between two neighbouring values that
+/// agree, only if all such forms have the same number at both. `level` gives those numbers.
+pub fn certain(
+    interval: Interval,
+    known: &Verdicts,
+    value: i128,
+    level: impl Fn(i128) -> Vec<Option<i128>>,
+) -> Vec<Interval> {
+    let mut agreeing: Vec<i128> = known.iter().filter(|(_, r)| r.is_ok()).map(|(v, _)| *v).collect();
+    agreeing.push(value);
+    agreeing.retain(|v| (interval.min..=interval.max).contains(v));
+    agreeing.sort();
+    agreeing.dedup();
+    let mut found: Vec<Interval> = Vec::new();
+    for v in agreeing {
+        match found.last_mut() {
+            // All forms are monotonic: equal at both ends is equal in between.
+            Some(last) if level(last.max) == level(v) || last.max + 1 == v => last.max = v,
+            _ => found.push(Interval { min: v, max: v }),
+        }
+    }
+    found
+}
+
 fn end(
     value: i128,
     known: &mut Verdicts,
@@ -83,6 +107,14 @@ mod tests {
     fn the_domain_ends_before_the_first_value_that_disagrees() {
         let found = run(32, &[1, 2, 33, 64, 128, 1000], |v| (2..=100).contains(&v));
         assert_eq!(found, Interval { min: 2, max: 100 });
+    }
+
+    #[test]
+    fn steps_that_are_not_pinned_certify_only_their_levels() {
+        let known: Verdicts = [10, 19, 20, 29, 40].into_iter().map(|v| (v, Ok(()))).collect();
+        let found = certain(Interval { min: 10, max: 40 }, &known, 15, |v| vec![Some(v / 10)]);
+        let pairs: Vec<(i128, i128)> = found.iter().map(|i| (i.min, i.max)).collect();
+        assert_eq!(pairs, [(10, 29), (40, 40)]);
     }
 
     #[test]

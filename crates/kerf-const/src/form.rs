@@ -91,6 +91,17 @@ impl Form {
         }
     }
 
+    /// Whether the compiled values leave the form's parameters no freedom, so that it holds between them too.
+    ///
+    /// Dividends are only known to lie in an interval, and so is an offset that is neither floor, ceiling nor rounding.
+    pub fn is_pinned(&self) -> bool {
+        match *self {
+            Form::Affine { .. } | Form::Power { .. } | Form::Logarithm { .. } => true,
+            Form::Quotient { a, b, .. } => b == 0 || b == a - 1,
+            Form::Reciprocal { .. } | Form::ReciprocalLogarithm { .. } => false,
+        }
+    }
+
     /// Values of V around `near` where a step form changes its result: the places at which a wrong form shows.
     pub fn steps(&self, near: i128) -> Vec<i128> {
         match *self {

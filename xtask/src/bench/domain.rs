@@ -14,14 +14,11 @@ use kerf_image::Image;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// Values for each constant.
-const VALUES: usize = 50;
-
 /// Where the numbers begin: the same draw each time, so that a failure can be looked at.
 const SEED: u64 = 0x6b65_7266;
 
-/// Builds the proved constants among the first `count` of the list, and compiles random values of each.
-pub fn run(count: Option<usize>) -> anyhow::Result<Measured> {
+/// Builds the first `count` of the list's proved constants, or all, and compiles that many random values of each.
+pub fn run(count: Option<usize>, values: usize) -> anyhow::Result<Measured> {
     let mut steps = Steps::new();
     let setup = Setup::run(&mut steps)?;
     let source = setup.kernel.source.as_deref().context("find the kernel's source")?;
@@ -35,7 +32,7 @@ pub fn run(count: Option<usize>) -> anyhow::Result<Measured> {
         match build(&input, &query) {
             Ok(entries) => {
                 for entry in entries.iter().filter(|entry| entry.class == Class::Proved) {
-                    check(&input, entry, &mut measured);
+                    check(&input, entry, values, &mut measured);
                 }
             }
             Err(error) => measured.complaints.push(format!("{} was not built: {error}", line.query)),
@@ -44,9 +41,9 @@ pub fn run(count: Option<usize>) -> anyhow::Result<Measured> {
     Ok(measured)
 }
 
-fn check(input: &Input, entry: &Entry, measured: &mut Measured) {
+fn check(input: &Input, entry: &Entry, count: usize, measured: &mut Measured) {
     let start = Instant::now();
-    let values = draw(&entry.domain, VALUES, &mut Random(SEED));
+    let values = draw(&entry.domain, count, &mut Random(SEED));
     let mut agreeing = 0;
     for &value in &values {
         match certify_value(input, entry, value) {

@@ -52,6 +52,9 @@ pub struct BenchArgs {
     /// Measure less: this many constants, or this many cycles.
     #[arg(long, value_name = "N")]
     first: Option<usize>,
+    /// Values for each constant of `domain`.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    values: usize,
 }
 
 impl BenchArgs {
@@ -60,7 +63,7 @@ impl BenchArgs {
         let workspace = Workspace::find()?;
         let (name, result) = match self.name {
             Name::Constants => ("constants", constants::run(&workspace, self.first)?),
-            Name::Domain => ("domain", domain::run(self.first)?),
+            Name::Domain => ("domain", domain::run(self.first, self.values)?),
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
         };
         println!("\n{}", table(&result.rows));

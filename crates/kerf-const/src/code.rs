@@ -41,6 +41,8 @@ pub struct Insn {
     pub references: Vec<Reference>,
     /// Whether the kernel patches it itself (static keys, fentry): its bytes say nothing.
     pub patched: bool,
+    /// Whether the kernel rewrites it when it starts (alternatives, lock prefixes and the like).
+    pub rewritten: bool,
 }
 
 impl Insn {
@@ -123,7 +125,8 @@ pub fn read(object: &Image) -> Result<Code, ConstError> {
             }
             let own = sites.overlapping(address..end);
             let patched = own.iter().any(|s| matches!(s.kind, PatchKind::StaticKey | PatchKind::Fentry));
-            code.push(Insn { insn, bytes: bytes[start..start + insn.len()].to_vec(), references, patched });
+            let rewritten = !patched && !own.is_empty();
+            code.push(Insn { insn, bytes: bytes[start..start + insn.len()].to_vec(), references, patched, rewritten });
         }
         name_direct_calls(object, symbol, &mut code);
         let section = object.sections().get(section).map(|s| s.name.clone()).unwrap_or_default();

@@ -15,9 +15,24 @@ pub fn changed_variables(base: &Image, variant: &Image) -> Vec<String> {
             changed.push(name.to_string());
         }
     }
+    if changed.is_empty() {
+        changed.extend(changed_section(base, variant));
+    }
     changed.sort();
     changed.dedup();
     changed
+}
+
+/// A section of constants or variables whose bytes differ although no named variable does: tables without a name.
+fn changed_section(base: &Image, variant: &Image) -> Option<String> {
+    let data = |name: &str| (name.starts_with(".rodata") || name.starts_with(".data")) && !name.contains(".str");
+    base.sections().iter().enumerate().filter(|(_, s)| s.alloc && s.file_backed && data(&s.name)).find_map(
+        |(index, section)| {
+            let (other, counterpart) = variant.section_named(&section.name)?;
+            let differs = counterpart.size == section.size && base.section_bytes(index) != variant.section_bytes(other);
+            differs.then(|| format!("data without a name in {}", section.name))
+        },
+    )
 }
 
 /// The named variables of an object; those that share a name are told apart by their order.

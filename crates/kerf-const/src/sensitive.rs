@@ -43,6 +43,10 @@ fn reaches(template: &Template) -> Option<String> {
     let function = &template.function;
     for (index, _) in template.numbers.keys() {
         let insn = &function.code[*index].insn;
+        if function.code[*index].rewritten {
+            let why = "the kernel rewrites the instruction of its number when it starts";
+            return Some(format!("{}+{:#x}: {why}", function.name, insn.ip()));
+        }
         if insn.has_lock_prefix() {
             return Some(format!("{}+{:#x}: the number belongs to a locked instruction", function.name, insn.ip()));
         }

@@ -204,7 +204,7 @@ fn window(function: &Function, flow: &Flow, first: usize, last: usize, deployed:
         let insn = &code[n];
         let flow_control = insn.insn.flow_control();
         match () {
-            _ if insn.patched => Some("the kernel patches an instruction of it itself"),
+            _ if insn.patched || insn.rewritten => Some("the kernel patches an instruction of it itself"),
             _ if matches!(flow_control, FlowControl::Call | FlowControl::IndirectCall) => Some("a call lies in it"),
             _ if matches!(
                 flow_control,

@@ -125,6 +125,23 @@ impl Machine {
     pub fn run_streaming(&self, command: &[String], sink: &mut dyn Sink) -> Result<Outcome, LabError> {
         self.check(command)?;
         let accelerator = self.accelerator()?;
+        match self.boot(command, accelerator, sink) {
+            // Emulation with several threads can run an instruction that the booting kernel has just patched in another
+            // of its own routines. Nobody's command has run by then, so the machine starts over, once.
+            Err(supervise::Failure { early: true, error }) if accelerator == Accelerator::Tcg => {
+                tracing::warn!(%error, "the kernel failed before the guest was up; starting it again");
+                self.boot(command, accelerator, sink).map_err(|failure| failure.error)
+            }
+            other => other.map_err(|failure| failure.error),
+        }
+    }
+
+    fn boot(
+        &self,
+        command: &[String],
+        accelerator: Accelerator,
+        sink: &mut dyn Sink,
+    ) -> Result<Outcome, supervise::Failure> {
         let work = tempfile::Builder::new()
             .prefix("kerf-lab-")
             .tempdir()

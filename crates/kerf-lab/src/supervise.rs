@@ -40,13 +40,25 @@ struct Watch<'a> {
     fault_at: Option<Instant>,
 }
 
+/// Why a run failed, and whether that was the kernel's fault before the guest was up.
+pub(crate) struct Failure {
+    pub early: bool,
+    pub error: LabError,
+}
+
+impl From<LabError> for Failure {
+    fn from(error: LabError) -> Self {
+        Failure { early: false, error }
+    }
+}
+
 /// Runs the machine to its end.
 pub(crate) fn run(
     machine: &Machine,
     accelerator: Accelerator,
     layout: &Layout,
     sink: &mut dyn Sink,
-) -> Result<Outcome, LabError> {
+) -> Result<Outcome, Failure> {
     let start = Instant::now();
     let Started { mut qemu, sockets, stderr } = qemu::start(machine, accelerator, layout)?;
     let (sender, receiver) = sync_channel(64);
@@ -72,6 +84,8 @@ pub(crate) fn run(
     let exit_code = verdict.and_then(|()| watch.conclude(&mut qemu));
     // Killing QEMU ends the readers, whose last sends fail once the receiver is gone.
     drop(qemu);
+    let faulted = watch.fault_at.is_some() && !watch.ready;
+    let exit_code = exit_code.map_err(|error| Failure { early: faulted, error });
     Ok(Outcome {
         stdout: Vec::new(),
         stderr: Vec::new(),

@@ -219,7 +219,7 @@ fn register_named(name: &str) -> Option<iced_x86::Register> {
     all.into_iter().find(|r| format!("{r:?}").eq_ignore_ascii_case(name))
 }
 
-/// The numbers that a template has for a value, for [`link`].
+/// The numbers that a template has for a value, as linking asks for them.
 pub fn numbers_of<'a>(
     templates: &'a [Template],
     unit: usize,

@@ -377,9 +377,12 @@ impl Job<'_> {
 
     fn proof_reason(&self, verdicts: &Verdicts, domain: Interval, spans: &[Span]) -> String {
         let compared = verdicts.iter().filter(|(v, r)| r.is_ok() && (domain.min..=domain.max).contains(*v)).count();
-        let outside: Vec<String> =
-            verdicts.iter().filter_map(|(v, r)| r.as_ref().err().map(|why| format!("{v}: {why}"))).take(1).collect();
-        let end = outside.first().map(|o| format!("; not certified: {o}")).unwrap_or_default();
+        // Where the walk over both versions ended is for the log; the reader wants to know which value and where.
+        let refused = verdicts.iter().find_map(|(v, r)| {
+            let why = r.as_ref().err()?;
+            Some(format!("; not certified: {v}: {}", why.split(" (at ").next().unwrap_or(why)))
+        });
+        let end = refused.unwrap_or_default();
         let elsewhere = match self.elsewhere.len() {
             0 => String::new(),
             _ => format!("; the modules {} use it too and keep the stock value", self.elsewhere.join(", ")),

@@ -108,8 +108,17 @@ pub fn load(module: &Path) -> Result<(), LiveError> {
         Err(Errno::KEYREJECTED) => {
             Err(load_error("load", "the kernel takes signed modules only (Secure Boot): sign it or turn that off"))
         }
-        Err(Errno::NOENT) => Err(load_error("load", "the kernel lacks a symbol it needs; the kernel log names it")),
+        Err(Errno::NOENT) => Err(load_error("load", what_is_lacking())),
         Err(errno) => Err(load_error("load", format!("{errno}; the kernel log may say more"))),
+    }
+}
+
+/// Why the kernel did not find something that the module asked for.
+fn what_is_lacking() -> &'static str {
+    if Path::new("/sys/kernel/btf/vmlinux").exists() {
+        "the kernel lacks a symbol it needs; the kernel log names it"
+    } else {
+        "the kernel has no types (BTF): boot one with CONFIG_DEBUG_INFO_BTF=y, as Debian's are"
     }
 }
 

@@ -1,5 +1,7 @@
-//! `kerf const set` on the stock kernel in a virtual machine: every word, every refusal and a sudden death.
+//! `kerf const set` on the stock kernel in a virtual machine: every word, every refusal, a sudden death, and the effects.
 
+#[path = "live/effects.rs"]
+mod effects;
 #[path = "live/untyped.rs"]
 mod untyped;
 

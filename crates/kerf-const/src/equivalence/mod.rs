@@ -8,7 +8,7 @@
 
 pub mod calls;
 mod facts;
-mod link;
+pub(crate) mod link;
 mod walk;
 
 use std::collections::HashMap;
@@ -60,7 +60,7 @@ impl Signatures {
     }
 
     /// Whether the function returns nothing.
-    fn is_void(&self, name: &str) -> bool {
+    pub(crate) fn is_void(&self, name: &str) -> bool {
         self.find(name).is_some_and(|s| s.void)
     }
 

@@ -103,9 +103,25 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Walks, and once more as long as that shows stack slots that were not known from the beginning.
     pub fn run(mut self) -> Checked<()> {
+        loop {
+            let known = self.slots.len();
+            match self.once() {
+                Err(_) if self.slots.len() > known => {
+                    self.facts.clear();
+                    self.pending.clear();
+                    self.escaped = None;
+                    self.points = 0;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn once(&mut self) -> Checked<()> {
         let start = (self.sides[0].entry, self.sides[1].entry);
-        let facts = Facts::entry(&mut self.arena);
+        let facts = Facts::entry(&mut self.arena, &self.slots);
         self.facts.insert(start, (0, facts));
         self.pending.push_back(start);
         while let Some(point) = self.pending.pop_front() {
@@ -176,6 +192,14 @@ impl<'a> Walk<'a> {
                         callee: Callee::Register(target),
                         next: calls.then_some(next),
                     });
+                }
+                Role::Operation(operation) => {
+                    let factor = self.arena.constant(u128::from(operation.factor as u64), 64);
+                    let addend = self.arena.constant(u128::from(operation.addend as u64), 64);
+                    let done = operation.execute(&mut self.arena, state, factor, addend);
+                    done.ok_or("an operation has no result there")?;
+                    *ip = next;
+                    continue;
                 }
                 Role::Plain => {}
             }
@@ -456,6 +480,14 @@ impl<'a> Walk<'a> {
         let slots: BTreeSet<(i64, u8)> = self.slots.iter().map(|(_, o, s)| (*o, *s)).filter(|(o, _)| *o < 0).collect();
         let shared = self.arena.memory(&format!("frames.{tag}"));
         let mut new = [shared, shared];
+        // What is there afterwards gets names of its own: a load would look as if it were made of the frame's address.
+        let mut largest: Vec<(i64, u8)> = slots.iter().copied().collect();
+        largest.sort_by_key(|(_, size)| *size);
+        for (offset, size) in largest {
+            let address = self.arena.add_constant(ours.base, offset as u64 as u128);
+            let value = self.arena.var(&format!("frames.{tag}.{offset}.{size}"), u32::from(size) * 8);
+            new = new.map(|memory| self.arena.store_bytes(memory, address, value));
+        }
         for (offset, size) in slots {
             let address = self.arena.add_constant(ours.base, offset as u64 as u128);
             let held = [ours, theirs].map(|f| self.arena.load_bytes(f.memory, address, u32::from(size)));
@@ -581,6 +613,11 @@ impl<'a> Walk<'a> {
 
     /// Adds what two states know to what is known where they go.
     fn join(&mut self, point: Point, states: &[State; 2]) -> Checked<()> {
+        let known = [point.0, point.1].iter().zip(self.sides).filter(|(p, s)| s.code.contains_key(p)).count();
+        if known == 0 {
+            // Behind a call that does not return there is nothing.
+            return Ok(());
+        }
         for state in states {
             if frame_offset(&mut self.arena, state, state.gpr[RSP]).is_none() {
                 return Err("the stack pointer is not known".into());

@@ -18,12 +18,13 @@ use crate::error::ConstError;
 use crate::form::Form;
 use crate::liveness::Liveness;
 use crate::prove::Proofs;
-pub use crate::recheck::{certify_value, verify};
+pub use crate::recheck::{Judged, Reach, Recheck, certify_value};
 use crate::site::{self, Query, Site, SiteKind};
 use crate::span;
 use crate::tree::{Destination, Tree};
 use crate::units::{self, Candidate};
 use crate::variants::{self, Compiled, Variants, in_parallel};
+pub use crate::verify::verify;
 
 /// Where to build from, and what for.
 pub struct Input<'a> {

@@ -36,6 +36,7 @@ pub mod tree;
 pub mod units;
 pub mod update;
 pub mod variants;
+pub mod verify;
 
 pub use entry::{Class, Entry};
 pub use error::ConstError;

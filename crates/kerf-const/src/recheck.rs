@@ -1,4 +1,4 @@
-//! Checking an entry again: against the image, the source and the compiler, for one value or as a whole.
+//! Compiling values again: what an entry says of them, held against what the compiler makes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,15 +6,28 @@ use kerf_image::Image;
 
 use crate::analyse::{self, Analysis, Template};
 use crate::build::{self, Input};
-use crate::compile;
+use crate::compile::{self, Unit};
 use crate::deployed::Deployed;
-use crate::entry::{Class, Entry, Span, from_hex};
+use crate::entry::Entry;
 use crate::equivalence::{self, Signatures};
 use crate::error::ConstError;
-use crate::form;
 use crate::grep;
 use crate::site::Site;
-use crate::variants::Variants;
+use crate::tree::Destination;
+use crate::units;
+use crate::variants::{Variants, in_parallel};
+
+/// Which units are compiled to check an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those that the entry names.
+    Named,
+    /// All units of the image that use the constant: where the entry says that nothing changes, nothing may change.
+    Users,
+}
+
+/// What became of a value: it agrees, or why not.
+pub type Judged = (i128, Result<(), String>);
 
 /// Compiles exactly one value and compares it with what the entry would put into the deployed code.
 ///
@@ -24,108 +37,112 @@ pub fn certify_value(input: &Input, entry: &Entry, value: i128) -> Result<(), Co
     certify_values(input, entry, &[value])
 }
 
-/// Checks an entry as a whole: its numbers and bytes against the image, its forms against the compiler at the ends of
-/// the domain and in its middle, and that nothing else changes there.
-///
-/// # Errors
-/// [`ConstError::Damaged`] names what is wrong.
-pub fn verify(input: &Input, entry: &Entry) -> Result<(), ConstError> {
-    let damaged = |why: String| ConstError::Damaged { id: entry.id.clone(), why };
-    if entry.class != Class::Proved {
-        return Err(damaged(format!("it is {}, there is nothing to set", entry.class.word())));
-    }
-    for span in &entry.spans {
-        check_span(entry, span).map_err(&damaged)?;
-    }
-    if entry.image.module.is_none() {
-        check_bytes(input.image, entry).map_err(&damaged)?;
-    }
-    let Some(domain) = entry.domain.first() else { return Err(damaged("it has no domain".into())) };
-    let middle = domain.min + (domain.max - domain.min) / 2;
-    let mut values: Vec<i128> = vec![domain.min, middle, domain.max, entry.value + 1];
-    values.retain(|v| entry.certifies(*v) && *v != entry.value);
-    values.sort();
-    values.dedup();
-    certify_values(input, entry, &values).map_err(|e| match e {
-        ConstError::OutsideDomain { value, why, .. } => {
-            damaged(format!("with {value} the compiler makes other code: {why}"))
-        }
-        other => other,
-    })
-}
-
-fn check_span(entry: &Entry, span: &Span) -> Result<(), String> {
-    for iv in &span.iv {
-        let stock = iv.form.apply(entry.value).map(|n| form::wrap(n, iv.bits));
-        if stock != Some(form::wrap(iv.stock.into(), iv.bits)) {
-            return Err(format!(
-                "{}+{:#x}: {} is not {:#x} at the deployed value",
-                span.function, iv.offset, iv.form, iv.stock
-            ));
-        }
-        if !(span.start..span.end).contains(&iv.offset) {
-            return Err(format!("{}+{:#x} lies outside its span", span.function, iv.offset));
-        }
-    }
-    let offsets: BTreeSet<u64> = span.iv.iter().map(|iv| iv.offset).collect();
-    let updates: BTreeSet<u64> = span.updates.iter().map(|u| u.offset).collect();
-    if offsets != updates {
-        return Err(format!("{}+{:#x}: the updates are not where the numbers are", span.function, span.start));
-    }
-    Ok(())
-}
-
-fn check_bytes(image: &Image, entry: &Entry) -> Result<(), String> {
-    let base = build::text_base(image);
-    for span in &entry.spans {
-        let address = base.wrapping_add(span.function_offset);
-        for (start, bytes) in [(span.start, &span.bytes), (span.window.start, &span.window.bytes)] {
-            let Some(bytes) = from_hex(bytes) else {
-                return Err(format!("{}: bytes that are no bytes", span.function));
-            };
-            let deployed = image.bytes(address.wrapping_add(start), bytes.len());
-            if deployed.as_deref() != Some(&bytes[..]) {
-                return Err(format!("{}+{start:#x}: the image has other bytes", span.function));
-            }
-        }
-        if span.end.checked_sub(span.start) != Some(span.bytes.len() as u64 / 2) {
-            return Err(format!("{}+{:#x}: the span is not as long as its bytes", span.function, span.start));
-        }
-    }
-    Ok(())
-}
-
-fn certify_values(input: &Input, entry: &Entry, values: &[i128]) -> Result<(), ConstError> {
-    build::check_source(input)?;
+/// The same for several values; the first that does not agree is the error.
+pub(crate) fn certify_values(input: &Input, entry: &Entry, values: &[i128]) -> Result<(), ConstError> {
     let outside = |value: i128, why: String| ConstError::OutsideDomain { id: entry.id.clone(), value, why };
-    let first = values.first().copied().unwrap_or(entry.value);
-    let site = site_of(input, entry)?;
-    let mut units = Vec::new();
-    for name in &entry.units {
-        match compile::preprocess(input.tree, name, &site)? {
-            Some(unit) => units.push(unit),
-            None => return Err(outside(first, format!("{name} does not use the constant"))),
+    for (value, verdict) in Recheck::new(input, entry, Reach::Named, values)?.judge(values)? {
+        verdict.map_err(|why| outside(value, why))?;
+    }
+    Ok(())
+}
+
+/// An entry made ready to be held against many values: its units preprocessed and compiled, its functions found in the
+/// image.
+pub struct Recheck<'a> {
+    variants: Variants<'a>,
+    analysis: Analysis,
+    signatures: Signatures,
+}
+
+/// Values that are compiled before any of them is judged and let go: enough to keep the processors busy.
+const AT_A_TIME: usize = 8;
+
+impl<'a> Recheck<'a> {
+    /// Gets everything ready that does not depend on the value; `first` are values to compile along with it.
+    ///
+    /// # Errors
+    /// [`ConstError::OutsideDomain`] if the entry is not of this source and image.
+    pub fn new(input: &Input<'a>, entry: &Entry, reach: Reach, first: &[i128]) -> Result<Recheck<'a>, ConstError> {
+        build::check_source(input)?;
+        let value = first.first().copied().unwrap_or(entry.value);
+        let outside = |why: String| ConstError::OutsideDomain { id: entry.id.clone(), value, why };
+        let site = site_of(input, entry)?;
+        let first = &first[..first.len().min(AT_A_TIME)];
+        // What is read from the image takes as long as a compilation; neither needs the other.
+        let (variants, image) = std::thread::scope(|scope| {
+            let image = scope.spawn(|| -> Result<(Option<Image>, Signatures), ConstError> {
+                let module = build::module_image(input, entry.image.module.as_deref())?;
+                Ok((module, Signatures::of(input.image)))
+            });
+            let variants = units(input, entry, &site, reach)
+                .and_then(|units| Variants::with_values(input.tree, &site, entry.value, units, first));
+            (variants, image.join())
+        });
+        let variants = variants?;
+        let (module, signatures) =
+            image.map_err(|_| ConstError::Internal("reading the image failed: a thread panicked".into()))??;
+        let analysis = analysis(entry, &variants).map_err(outside)?;
+        let deployed = Deployed::new(module.as_ref().unwrap_or(input.image))?;
+        if let (_, Some((_, why))) = build::locate(&analysis, &deployed) {
+            return Err(outside(why));
         }
+        Ok(Recheck { variants, analysis, signatures })
     }
-    let mut variants = Variants::new(input.tree, &site, entry.value, units)?;
-    variants.make(values)?;
-    let analysis = analysis(entry, &variants).map_err(|why| outside(first, why))?;
-    let module = build::module_image(input, entry.image.module.as_deref())?;
-    let deployed = Deployed::new(module.as_ref().unwrap_or(input.image))?;
-    if let (_, Some((_, why))) = build::locate(&analysis, &deployed) {
-        return Err(outside(first, why));
+
+    /// The units that are compiled.
+    pub fn units(&self) -> impl Iterator<Item = &str> {
+        self.variants.units().iter().map(|unit| unit.name.as_str())
     }
-    let signatures = Signatures::of(input.image);
-    for value in values {
-        let verdict = analyse::agrees(&variants, &analysis, *value, &|template, value, variant, compiled| {
+
+    /// Compiles values and compares each with what the entry says, in the order given.
+    pub fn judge(&mut self, values: &[i128]) -> Result<Vec<Judged>, ConstError> {
+        let mut judged = Vec::with_capacity(values.len());
+        for some in values.chunks(AT_A_TIME) {
+            self.variants.make(some)?;
+            judged.extend(in_parallel(some.len(), |n| (some[n], self.verdict(some[n]))));
+            self.variants.forget(some);
+        }
+        Ok(judged)
+    }
+
+    fn verdict(&self, value: i128) -> Result<(), String> {
+        let (variants, analysis) = (&self.variants, &self.analysis);
+        analyse::agrees(variants, analysis, value, &|template, value, variant, compiled| {
             let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
             let base = &variants.base()[template.unit].code;
             let calls = variants.calls(template.unit);
-            equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, &signatures)
-        });
-        verdict.map_err(|why| outside(*value, why))?;
+            equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, &self.signatures)
+        })
     }
-    Ok(())
+}
+
+/// The units to compile, preprocessed: those of the entry, and the other users of the constant if they are wanted.
+fn units(input: &Input, entry: &Entry, site: &Site, reach: Reach) -> Result<Vec<Unit>, ConstError> {
+    let mut names: BTreeSet<String> = entry.units.iter().cloned().collect();
+    if reach == Reach::Users {
+        let home = entry.image.module.clone().map_or(Destination::Core, Destination::Module);
+        let users = units::candidates(input.tree, site)?.into_iter().filter(|c| c.destination == home);
+        names.extend(users.map(|c| c.unit));
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let mut units = Vec::new();
+    for (unit, name) in
+        in_parallel(names.len(), |n| compile::preprocess(input.tree, &names[n], site)).into_iter().zip(&names)
+    {
+        let named = entry.units.contains(name);
+        match unit {
+            Ok(Some(unit)) => units.push(unit),
+            Ok(None) if named => {
+                let why = format!("{name} does not use the constant");
+                return Err(ConstError::OutsideDomain { id: entry.id.clone(), value: entry.value, why });
+            }
+            // What kbuild does not make in this configuration is not part of the kernel.
+            Ok(None) => {}
+            Err(ConstError::NoCommand { .. } | ConstError::Compile { .. }) if !named => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(units)
 }
 
 /// The site that an entry was built from, found again in the source.

@@ -24,7 +24,7 @@ pub struct Compiled {
 /// All units that use a site, and their compilations.
 pub struct Variants<'a> {
     tree: &'a Tree,
-    site: &'a Site,
+    site: Site,
     value: i128,
     units: Vec<Unit>,
     base: Vec<Compiled>,
@@ -37,10 +37,25 @@ pub type Calls = HashMap<String, Vec<Call>>;
 
 impl<'a> Variants<'a> {
     /// Compiles every unit with the site's own text.
-    pub fn new(tree: &'a Tree, site: &'a Site, value: i128, units: Vec<Unit>) -> Result<Variants<'a>, ConstError> {
-        let base =
-            in_parallel(units.len(), |n| compile(tree, site, &units[n], None)).into_iter().collect::<Result<_, _>>()?;
-        Ok(Variants { tree, site, value, units, base, made: BTreeMap::new(), calls: Mutex::default() })
+    pub fn new(tree: &'a Tree, site: &Site, value: i128, units: Vec<Unit>) -> Result<Variants<'a>, ConstError> {
+        Variants::with_values(tree, site, value, units, &[])
+    }
+
+    /// Compiles every unit with the site's own text and, in the same go, with some values.
+    pub fn with_values(
+        tree: &'a Tree,
+        site: &Site,
+        value: i128,
+        units: Vec<Unit>,
+        values: &[i128],
+    ) -> Result<Variants<'a>, ConstError> {
+        let (base, made) = (Vec::new(), BTreeMap::new());
+        let mut variants = Variants { tree, site: site.clone(), value, units, base, made, calls: Mutex::default() };
+        let wanted: Vec<Option<i128>> = std::iter::once(None).chain(values.iter().copied().map(Some)).collect();
+        let (own, others) = variants.compile_all(&wanted).into_iter().partition::<Vec<_>, _>(|(v, _)| v.is_none());
+        variants.base = own.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
+        variants.keep(others)?;
+        Ok(variants)
     }
 
     /// The units, in the order of [`Variants::base`] and [`Variants::get`].
@@ -54,8 +69,8 @@ impl<'a> Variants<'a> {
     }
 
     /// The site.
-    pub fn site(&self) -> &'a Site {
-        self.site
+    pub fn site(&self) -> &Site {
+        &self.site
     }
 
     /// The deployed value.
@@ -72,14 +87,24 @@ impl<'a> Variants<'a> {
     ///
     /// A value that the source itself forbids (a failed build-time check) is kept as such and is no error.
     pub fn make(&mut self, values: &[i128]) -> Result<(), ConstError> {
-        let new: Vec<i128> = values.iter().copied().filter(|v| !self.made.contains_key(v)).collect();
-        let jobs: Vec<(i128, usize)> = new.iter().flat_map(|v| (0..self.units.len()).map(move |u| (*v, u))).collect();
-        let results = in_parallel(jobs.len(), |n| {
-            let (value, unit) = jobs[n];
-            compile(self.tree, self.site, &self.units[unit], Some(value))
-        });
-        for (job, result) in jobs.into_iter().zip(results) {
-            let slot = self.made.entry(job.0).or_insert_with(|| Ok(Vec::new()));
+        let new: Vec<Option<i128>> = values.iter().copied().filter(|v| !self.made.contains_key(v)).map(Some).collect();
+        let results = self.compile_all(&new);
+        self.keep(results)
+    }
+
+    /// All units with each of some values (`None`: the site's own text), on all processors.
+    fn compile_all(&self, values: &[Option<i128>]) -> Vec<(Option<i128>, Result<Compiled, ConstError>)> {
+        let count = self.units.len();
+        in_parallel(values.len() * count, |n| {
+            let value = values[n / count];
+            (value, compile(self.tree, &self.site, &self.units[n % count], value))
+        })
+    }
+
+    fn keep(&mut self, results: Vec<(Option<i128>, Result<Compiled, ConstError>)>) -> Result<(), ConstError> {
+        for (value, result) in results {
+            let Some(value) = value else { continue };
+            let slot = self.made.entry(value).or_insert_with(|| Ok(Vec::new()));
             match (result, slot.as_mut()) {
                 (Ok(compiled), Ok(list)) => list.push(compiled),
                 (Err(ConstError::Compile { output, .. }), Ok(_)) => *slot = Err(output),
@@ -88,6 +113,11 @@ impl<'a> Variants<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of values that are not needed any more.
+    pub fn forget(&mut self, values: &[i128]) {
+        values.iter().for_each(|value| drop(self.made.remove(value)));
     }
 
     /// The units with a value; the compiler's words if it refused.
@@ -101,7 +131,7 @@ impl<'a> Variants<'a> {
         if let Some(known) = self.calls.lock().ok().and_then(|c| c.get(&unit.name).cloned()) {
             return known;
         }
-        let calls = Arc::new(unit.listing(self.tree, self.site).map(|l| calls::read(&l)).unwrap_or_default());
+        let calls = Arc::new(unit.listing(self.tree, &self.site).map(|l| calls::read(&l)).unwrap_or_default());
         if let Ok(mut known) = self.calls.lock() {
             known.insert(unit.name.clone(), Arc::clone(&calls));
         }

@@ -6,19 +6,31 @@ use crate::setup::Setup;
 use crate::steps::Steps;
 use anyhow::Context;
 use kerf_const::Class;
-use kerf_const::build::{Input, build, certify_value};
+use kerf_const::build::{Input, Judged, Reach, Recheck, build};
 use kerf_const::entry::{Entry, Interval};
 use kerf_const::site::Query;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Where the numbers begin: the same draw each time, so that a failure can be looked at.
-const SEED: u64 = 0x6b65_7266;
+pub const SEED: u64 = 0x6b65_7266;
 
-/// Builds the first `count` of the list's proved constants, or all, and compiles that many random values of each.
-pub fn run(count: Option<usize>, values: usize) -> anyhow::Result<Measured> {
+/// What to draw, and of which constants.
+pub struct Wanted {
+    /// How many of the list's proved constants, or all.
+    pub constants: Option<usize>,
+    /// Only the one that the list names so.
+    pub only: Option<String>,
+    /// How many values of each.
+    pub values: usize,
+    /// Where the random numbers begin.
+    pub seed: u64,
+}
+
+/// Builds the list's proved constants and compiles random values of each.
+pub fn run(wanted: &Wanted) -> anyhow::Result<Measured> {
     let mut steps = Steps::new();
     let setup = Setup::run(&mut steps)?;
     let source = setup.kernel.source.as_deref().context("find the kernel's source")?;
@@ -26,39 +38,76 @@ pub fn run(count: Option<usize>, values: usize) -> anyhow::Result<Measured> {
     let image = Image::open(&setup.kernel.vmlinuz)?;
     let input = Input { tree: &tree, image: &image, modules: setup.kernel.modules_dir.as_deref() };
     let mut measured = Measured { rows: Vec::new(), complaints: Vec::new() };
-    let proved = list(constants::LIST).filter(|line| line.class == "proved");
-    for line in proved.take(count.unwrap_or(usize::MAX)) {
+    let named = |query: &str| wanted.only.as_deref().is_none_or(|only| only == query);
+    let proved = list(constants::LIST).filter(|line| line.class == "proved" && named(line.query));
+    for line in proved.take(wanted.constants.unwrap_or(usize::MAX)) {
+        let start = Instant::now();
         let query = Query::parse(&constants::resolve(source, line.query)?)?;
-        match build(&input, &query) {
-            Ok(entries) => {
-                for entry in entries.iter().filter(|entry| entry.class == Class::Proved) {
-                    check(&input, entry, values, &mut measured);
-                }
+        let entries = build(&input, &query).unwrap_or_else(|error| {
+            measured.complaints.push(format!("{} was not built: {error}", line.query));
+            Vec::new()
+        });
+        println!("    {}: built in {:.0} s", line.query, start.elapsed().as_secs_f64());
+        for entry in entries.iter().filter(|entry| entry.class == Class::Proved) {
+            if let Err(error) = check(&input, entry, wanted, &mut measured) {
+                measured.complaints.push(format!("{}: {error}", entry.label()));
             }
-            Err(error) => measured.complaints.push(format!("{} was not built: {error}", line.query)),
         }
     }
     Ok(measured)
 }
 
-fn check(input: &Input, entry: &Entry, count: usize, measured: &mut Measured) {
+fn check(input: &Input, entry: &Entry, wanted: &Wanted, measured: &mut Measured) -> anyhow::Result<()> {
+    let values: Vec<i128> = draw(&entry.domain, wanted.values, &mut Random(wanted.seed)).into_iter().collect();
     let start = Instant::now();
-    let values = draw(&entry.domain, count, &mut Random(SEED));
-    let mut agreeing = 0;
-    for &value in &values {
-        match certify_value(input, entry, value) {
-            Ok(()) => agreeing += 1,
-            Err(error) => measured.complaints.push(format!("{} = {value}: {error}", entry.label())),
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("    {}: {agreeing} of {} values agree, {seconds:.0} s", entry.label(), values.len());
-    let row = |metric: &str, value: f64, unit: &str| {
-        Row::new(metric, "random values of the domain", entry.label(), value, unit)
+    let mut recheck = Recheck::new(input, entry, Reach::Users, &[])?;
+    let ready = start.elapsed().as_secs_f64();
+    let judged = recheck.judge(&values)?;
+    let each = (start.elapsed().as_secs_f64() - ready) / values.len().max(1) as f64;
+    let units = recheck.units().count();
+    let agreeing = judged.iter().filter(|(_, verdict)| verdict.is_ok()).count();
+    let shown: Vec<String> = entry.domain.iter().map(|part| format!("{} to {}", part.min, part.max)).collect();
+    println!(
+        "    {} in {}: {agreeing} of {} values agree; {ready:.1} s to prepare {units} units, {each:.2} s a value",
+        entry.label(),
+        shown.join(", "),
+        values.len(),
+    );
+    let mut row = |metric: &str, case: &str, value: f64, unit: &str| {
+        measured.rows.push(Row::new(metric, case, entry.label(), value, unit));
     };
-    measured.rows.push(row("compiled", values.len() as f64, "values"));
-    measured.rows.push(row("as the entry says", f64::from(agreeing), "values"));
-    measured.rows.push(row("time", seconds, "s"));
+    row("compiled", DRAWN, values.len() as f64, "values");
+    row("as the entry says", DRAWN, agreeing as f64, "values");
+    for (why, count) in reasons(&judged) {
+        row("not as the entry says", why, count as f64, "values");
+    }
+    row("compiled for each value", "all units that use it", units as f64, "units");
+    row("time to prepare", "all units that use it", ready, "s");
+    row("time for a value", "all units that use it", each, "s");
+    for (value, verdict) in judged {
+        measured.complaints.extend(verdict.err().map(|why| format!("{} = {value}: {why}", entry.label())));
+    }
+    Ok(())
+}
+
+const DRAWN: &str = "random values of the domain";
+
+/// How many values do not agree, by what kind of reason.
+fn reasons(judged: &[Judged]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, verdict) in judged {
+        let Err(why) = verdict else { continue };
+        let kind = match why.as_str() {
+            w if w.starts_with("the source forbids it") => "the source forbids it",
+            w if w.contains(" was expected") => "the compiler has another number",
+            w if w.starts_with("the function ") || w.starts_with("the compiler makes a new function") => {
+                "a function came or went"
+            }
+            _ => "another shape, not proved to do the same",
+        };
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts
 }
 
 /// Different values of a domain: every other one by its magnitude, since small values are those that people set.
@@ -66,19 +115,40 @@ fn draw(domain: &[Interval], count: usize, random: &mut Random) -> BTreeSet<i128
     let mut values = BTreeSet::new();
     // A small domain has fewer values than are wanted.
     for attempt in 0..count * 20 {
-        if values.len() == count || domain.is_empty() {
+        if values.len() == count {
             break;
         }
-        let Some(part) = domain.get(random.below(domain.len() as u128) as usize) else { continue };
-        let span = part.max.abs_diff(part.min);
-        let mut reach = span;
-        if attempt % 2 == 0 {
-            reach >>= random.below(u128::from(128 - span.leading_zeros()).max(1));
-        }
-        let offset = random.below(reach.saturating_add(1));
-        values.extend(i128::try_from(offset).ok().and_then(|offset| part.min.checked_add(offset)));
+        let value = if attempt % 2 == 0 { magnitude(domain, random) } else { uniform(domain, random) };
+        values.extend(value);
     }
     values
+}
+
+/// A value of a domain, each as likely as the others.
+fn uniform(domain: &[Interval], random: &mut Random) -> Option<i128> {
+    let size = |part: &Interval| part.max.abs_diff(part.min).saturating_add(1);
+    let mut offset = random.below(domain.iter().fold(0, |sum, part| size(part).saturating_add(sum)));
+    let part = domain.iter().find(|part| {
+        let inside = offset < size(part);
+        offset -= if inside { 0 } else { size(part) };
+        inside
+    })?;
+    part.min.checked_add(i128::try_from(offset).ok()?)
+}
+
+/// A value of a domain, each number of bits as likely as the others; `None` if the draw falls between its parts.
+fn magnitude(domain: &[Interval], random: &mut Random) -> Option<i128> {
+    let (first, last) = (domain.first()?.min, domain.last()?.max);
+    // Magnitudes are those of the values themselves where all are positive, else of the distance to the smallest.
+    let base = if first > 0 { 0 } else { first };
+    let (low, high) = (first.abs_diff(base), last.abs_diff(base));
+    let bits = |n: u128| u128::from(128 - n.leading_zeros());
+    let wanted = bits(low) + random.below(bits(high) - bits(low) + 1);
+    let smallest = if wanted == 0 { 0 } else { 1u128 << (wanted - 1) }.max(low);
+    let largest = if wanted >= 128 { u128::MAX } else { (1 << wanted) - 1 }.min(high);
+    let offset = smallest + random.below(largest.saturating_sub(smallest).saturating_add(1));
+    let value = base.checked_add(i128::try_from(offset).ok()?)?;
+    domain.iter().any(|part| (part.min..=part.max).contains(&value)).then_some(value)
 }
 
 /// SplitMix64: good enough to draw samples, and the same everywhere.
@@ -120,6 +190,35 @@ mod tests {
         let values = draw(&[Interval { min: 2, max: 4 }], 50, &mut Random(SEED));
         assert_eq!(values, BTreeSet::from([2, 3, 4]));
         assert!(draw(&[], 50, &mut Random(SEED)).is_empty());
+    }
+
+    #[test]
+    fn parts_are_drawn_by_their_size() {
+        let domain = [Interval { min: 5, max: 5 }, Interval { min: 1000, max: 1_000_000 }];
+        let values = draw(&domain, 50, &mut Random(SEED));
+        assert!(values.len() == 50 && values.iter().filter(|value| **value > 100_000).count() > 20, "{values:?}");
+        assert!(values.iter().all(|value| *value == 5 || (1000..=1_000_000).contains(value)));
+    }
+
+    #[test]
+    fn another_seed_draws_other_values() {
+        let domain = [Interval { min: 1, max: 1 << 40 }];
+        assert_ne!(draw(&domain, 50, &mut Random(SEED)), draw(&domain, 50, &mut Random(SEED + 1)));
+    }
+
+    #[test]
+    fn disagreements_are_counted_by_kind() {
+        let no = |why: &str| Err(why.to_owned());
+        let judged = [
+            (1, Ok(())),
+            (2, no("the source forbids it: BUILD_BUG_ON")),
+            (3, no("f+0x4: the compiler has 0x3 where 0x2 was expected (f: the paths part)")),
+            (4, no("the function f is not there any more")),
+            (5, no("f+0x4: instructions of another shape (the paths part)")),
+            (6, no("f+0x4: a branch goes elsewhere")),
+        ];
+        let counts: Vec<usize> = reasons(&judged).into_values().collect();
+        assert_eq!(counts, [1, 2, 1, 1]);
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub struct BenchArgs {
     /// Values for each constant of `domain`.
     #[arg(long, value_name = "N", default_value_t = 50)]
     values: usize,
+    /// Where the random numbers of `domain` begin; another number draws other values.
+    #[arg(long, value_name = "N", default_value_t = domain::SEED)]
+    seed: u64,
+    /// Only this constant of the list, for `domain`.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
 }
 
 impl BenchArgs {
@@ -63,7 +69,11 @@ impl BenchArgs {
         let workspace = Workspace::find()?;
         let (name, result) = match self.name {
             Name::Constants => ("constants", constants::run(&workspace, self.first)?),
-            Name::Domain => ("domain", domain::run(self.first, self.values)?),
+            Name::Domain => {
+                let (constants, only, values) = (self.first, self.only, self.values);
+                let seed = self.seed;
+                ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
+            }
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
         };
         println!("\n{}", table(&result.rows));

@@ -11,7 +11,7 @@ use regex::bytes::Regex;
 use crate::error::ConstError;
 
 /// Directories that no x86 kernel compiles code from.
-const SKIPPED: [&str; 7] = ["Documentation", "tools", "scripts", "samples", "usr", "LICENSES", ".git"];
+const SKIPPED: [&str; 6] = ["Documentation", "tools", "scripts", "samples", "usr", "LICENSES"];
 
 /// Reads one source file of the tree, tolerating bytes that are not UTF-8.
 pub fn read_source(tree: &Path, file: &str) -> Result<String, ConstError> {
@@ -43,7 +43,8 @@ pub fn source_files(tree: &Path) -> Result<Vec<String>, ConstError> {
             if kind.is_dir() {
                 let skipped = directory.as_os_str().is_empty() && SKIPPED.contains(&name);
                 let foreign = directory.as_os_str() == "arch" && name != "x86";
-                if !skipped && !foreign {
+                // Kbuild makes directories such as `.tmp_123` and removes them while we look.
+                if !skipped && !foreign && !name.starts_with('.') {
                     pending.push(relative);
                 }
             } else if kind.is_file() && (name.ends_with(".c") || name.ends_with(".h")) && !name.ends_with(".mod.c") {
@@ -109,4 +110,20 @@ pub fn similar_macros(tree: &Path, name: &str) -> Result<Vec<String>, ConstError
     });
     let sorted: BTreeSet<(usize, String)> = near.into_iter().flatten().collect();
     Ok(sorted.into_iter().map(|(_, n)| n).take(8).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_this_kernel_can_be_built_from_is_searched() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["a.c", "b/c.h", "b/c.mod.c", ".tmp_12/x.c", "arch/arm/y.c", "arch/x86/z.c", "tools/t.c"] {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(source_files(dir.path()).unwrap(), ["a.c", "arch/x86/z.c", "b/c.h"]);
+    }
 }

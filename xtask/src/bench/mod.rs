@@ -2,6 +2,7 @@
 
 mod constants;
 mod domain;
+mod headers;
 pub mod switch;
 
 use crate::workspace::Workspace;
@@ -41,6 +42,8 @@ enum Name {
     Constants,
     /// Compile fifty random values of each proved constant and compare them with its entry.
     Domain,
+    /// Units that use a header's constant: what kerf says against all units of the kernel.
+    Headers,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
     Switch,
 }
@@ -61,6 +64,9 @@ pub struct BenchArgs {
     /// Only this constant of the list, for `domain`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Units that `headers` compiles with two values.
+    #[arg(long, value_name = "N", default_value_t = headers::SAMPLE)]
+    sample: usize,
 }
 
 impl BenchArgs {
@@ -74,6 +80,7 @@ impl BenchArgs {
                 let seed = self.seed;
                 ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
             }
+            Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
         };
         println!("\n{}", table(&result.rows));

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use kerf_const::build::{Input, build, certify_value, verify};
+use kerf_const::build::{Input, Reach, Recheck, build, certify_value, verify};
 use kerf_const::entry::{Class, Entry, Interval};
 use kerf_const::form::Form;
 use kerf_const::site::Query;
@@ -76,6 +76,26 @@ fn a_limit_is_proved_over_reshuffled_registers() {
     assert!(span.proof.smt && span.proof.native > 0 && span.proof.held_out > 0, "{:?}", span.proof);
     verify(&kernel.input(), &entry).unwrap();
     certify_value(&kernel.input(), &entry, 77).unwrap();
+}
+
+/// More values than are compiled at a time, over all units that use the constant.
+#[test]
+fn many_values_are_held_against_the_compiler() {
+    let Some((kernel, entry)) = softirq_limit() else { return };
+    let entry = &entry;
+    let values: Vec<i128> = (0..10).map(|n| 400 - 37 * n).collect();
+    let judge = |entry: &Entry, first: &[i128]| {
+        let mut recheck = Recheck::new(&kernel.input(), entry, Reach::Users, first).unwrap();
+        assert_eq!(recheck.units().collect::<Vec<_>>(), ["kernel/softirq.c"]);
+        recheck.judge(&values).unwrap()
+    };
+    let agreeing: Vec<(i128, Result<(), String>)> = values.iter().map(|value| (*value, Ok(()))).collect();
+    assert_eq!(judge(entry, &[]), agreeing);
+    // Values that were compiled along with the base are judged like the others.
+    assert_eq!(judge(entry, &values[..3]), agreeing);
+    let mut wrong = entry.clone();
+    wrong.spans[0].iv[0].form = Form::Affine { a: 2, b: -10 };
+    assert!(judge(&wrong, &[]).iter().all(|(_, verdict)| verdict.is_err()));
 }
 
 /// Each corruption has to be refused, for its own reason.

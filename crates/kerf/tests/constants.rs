@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use kerf_const::Entry;
+use kerf_const::form::Form;
 use kerf_const::table::Table;
 use serde_json::{Value, json};
 
@@ -202,6 +203,38 @@ fn entries_travel() {
     refused(&import(&file), 14, "checksum");
     fs::write(&file, "{}").expect("it can be written");
     refused(&import(&file), 14, "no export");
+}
+
+/// On the real kernel, where `kerf lab fetch --source` has put it into the cache.
+#[test]
+fn entries_are_verified() {
+    let place = Place::new();
+    let missing = place.kerf_const(&["verify", "BLK_MAX_REQUEST_CONT"]);
+    refused(&missing, 13, "did you mean BLK_MAX_REQUEST_COUNT?");
+    let built = place.kerf_const(&["build", "MAX_SOFTIRQ_RESTART"]);
+    if built.status.code() == Some(15) {
+        println!("skipped: no prepared kernel source in the cache; `kerf lab fetch --source` puts it there");
+        return;
+    }
+    done(&built);
+    let verify = || place.kerf_const(&["verify", "MAX_SOFTIRQ_RESTART", "--json"]);
+    let rows: Value = serde_json::from_str(&done(&verify())).expect("JSON");
+    assert_eq!((&rows[0]["name"], &rows[0]["verified"]), (&json!("MAX_SOFTIRQ_RESTART"), &json!(true)));
+    let mut table = Table::create(&place.path("scope.db")).expect("a table");
+    let mut entries = table.entries(None).expect("entries");
+    let entry = entries.iter_mut().find(|e| e.name.as_deref() == Some("MAX_SOFTIRQ_RESTART")).expect("the entry");
+    // It meets the deployed value, so only the compiler can tell.
+    entry.spans[0].iv[0].form = Form::Affine { a: 2, b: -10 };
+    table.store(&entries).expect("it takes them");
+    let changed = verify();
+    refused(&changed, 14, "the compiler makes other code");
+    let rows: Value = serde_json::from_slice(&changed.stdout).expect("JSON");
+    assert_eq!(rows[0]["verified"], json!(false));
+    let mut foreign = entry();
+    foreign.image.build_id = "5".repeat(40);
+    (foreign.id, foreign.name) = ("block/blk.h:L1:32:0".into(), None);
+    table.store(&[foreign]).expect("it takes an entry");
+    refused(&place.kerf_const(&["verify", "block/blk.h:L1:32:0"]), 23, "name its own with --image");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use kerf_const::ConstError;
 use kerf_const::entry::Entry;
 use kerf_const::table::{self, Table};
 
-use super::{const_build, const_find, const_list, const_set, const_show, const_transfer, const_unset};
+use super::{const_build, const_find, const_list, const_set, const_show, const_transfer, const_unset, const_verify};
 use crate::running;
 
 /// What can be done with constants.
@@ -38,6 +38,9 @@ pub enum ConstCommand {
     /// Take entries from a file that `kerf const export` wrote.
     #[command(after_help = const_transfer::IMPORT_EXAMPLES)]
     Import(const_transfer::ImportArgs),
+    /// Compile entries again and compare.
+    #[command(after_help = const_verify::EXAMPLES)]
+    Verify(const_verify::VerifyArgs),
 }
 
 impl ConstCommand {
@@ -52,6 +55,7 @@ impl ConstCommand {
             ConstCommand::Unset(args) => args.run(),
             ConstCommand::Export(args) => args.run(),
             ConstCommand::Import(args) => args.run(),
+            ConstCommand::Verify(args) => args.run(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod const_set;
 mod const_show;
 mod const_transfer;
 mod const_unset;
+mod const_verify;
 mod const_words;
 mod doctor;
 pub mod init;

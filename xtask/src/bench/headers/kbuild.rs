@@ -37,6 +37,7 @@ pub fn units(tree: &Tree) -> anyhow::Result<Vec<Unit>> {
     for name in saved(tree.root(), Path::new(""))? {
         if !units.contains_key(&name)
             && let Ok(command) = tree.command(&name)
+            && command.iter().any(|word| word == "-D__KERNEL__")
         {
             let module = is_module(&command);
             units.insert(name.clone(), Unit { name, command, module });
@@ -51,17 +52,21 @@ fn is_module(command: &[String]) -> bool {
 
 /// The unit that a line of make's compiles.
 fn parse(line: &str) -> Option<Unit> {
-    let (before, after) = line.rsplit_once(" -c -o ")?;
+    // Around the compilation itself there are echo and printf of the same words.
+    let quotes = |step: &&str| ["echo ", "printf "].iter().any(|program| step.starts_with(program));
+    let steps = line.split(';').map(str::trim).filter(|step| step.contains(" -c -o "));
+    let (before, after) = steps.filter(|step| !quotes(step)).find_map(|step| step.split_once(" -c -o "))?;
     let mut files = after.split_whitespace();
-    let (object, name) = (files.next()?, files.next()?.trim_end_matches(';'));
+    let (object, name) = (files.next()?, files.next()?);
     if !object.ends_with(".o") || !name.ends_with(".c") || name.starts_with('/') {
         return None;
     }
-    let start = before.rfind("; ").map_or(0, |at| at + 2);
-    let words = shlex::split(before.get(start..)?)?;
+    let words = shlex::split(before)?;
     // Options that make the compiler write files beside the object.
     let command: Vec<String> = words.into_iter().filter(|word| !word.starts_with("-Wp,-M")).collect();
-    (command.len() > 1).then(|| Unit { name: name.to_owned(), module: is_module(&command), command })
+    // Programs of the build itself do not run in the kernel.
+    let kernel = command.iter().any(|word| word == "-D__KERNEL__");
+    kernel.then(|| Unit { name: name.to_owned(), module: is_module(&command), command })
 }
 
 /// The units whose command kbuild has saved.
@@ -90,11 +95,12 @@ mod tests {
 
     #[test]
     fn makes_words_name_unit_and_command() {
-        let line = "set -e; echo '  gcc -O2 -c -o a/b.o a/b.c  ';  trap 'x' HUP; gcc -Wp,-MMD,a/.b.o.d -O2 -DMODULE \
-                    -DKBUILD_MODNAME='\"b\"' -c -o a/b.o a/b.c  ; ./tools/objtool a/b.o";
+        let line = "set -e; echo '  gcc -O2 -c -o a/b.o a/b.c  ';  trap 'x' HUP; gcc -Wp,-MMD,a/.b.o.d -D__KERNEL__ -DMODULE \
+                    -DKBUILD_MODNAME='\"b\"' -c -o a/b.o a/b.c  ; ./tools/objtool a/b.o; \
+                    printf '%s\n' 'savedcmd_a/b.o := gcc -Wp,-MMD,a/.b.o.d -O2 -c -o a/b.o a/b.c '";
         let unit = parse(line).unwrap();
         assert_eq!((unit.name.as_str(), unit.module), ("a/b.c", true));
-        assert_eq!(unit.command, ["gcc", "-O2", "-DMODULE", "-DKBUILD_MODNAME=\"b\""]);
+        assert_eq!(unit.command, ["gcc", "-D__KERNEL__", "-DMODULE", "-DKBUILD_MODNAME=\"b\""]);
         assert_eq!(parse("gcc -c -o a/b.o a/b.S"), None);
         assert_eq!(parse("rm -f a.o"), None);
     }

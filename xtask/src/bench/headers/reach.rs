@@ -128,7 +128,8 @@ fn item<'a>(text: &'a str, head: Option<&'a str>, assigned: bool) -> Item<'a> {
         let declared = !assigned && (is_type || matches!(first, Some("extern")) || !text.contains(['{', '"']));
         return Item { text, function: "", kind: if declared { Kind::Declared } else { Kind::Emitted } };
     };
-    let stays = words(head).any(|word| word == "static") && !words(head).any(|word| word.contains("used__"));
+    let stays =
+        words(head).any(|word| word == "static") && !words(head).any(|word| matches!(word, "used" | "__used__"));
     match function_name(head) {
         Some(function) if stays => Item { text, function, kind: Kind::Kept },
         _ => Item { text, function: "", kind: Kind::Emitted },
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn only_used_inline_functions_bring_their_marks_along() {
         let header = "# 1 \"a.h\"\nstatic inline __attribute__((always_inline)) int f(struct s *p)\n{ return '{' + @1; }\n\
-                      static inline int g(int x) { if (x) { return f(0); } return @2; }\nint h(int);\n";
+                      static inline __attribute__((__unused__)) int g(int x) { if (x) { return f(0); } return @2; }\nint h(int);\n";
         assert_eq!(reached(header), [0; 0]);
         assert_eq!(reached(&format!("{header}int h(int x) {{ return x; }}")), [0; 0]);
         assert_eq!(reached(&format!("{header}int h(int x) {{ return f(0); }}")), [1]);

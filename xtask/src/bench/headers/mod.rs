@@ -50,6 +50,17 @@ pub fn run(workspace: &Workspace, count: Option<usize>, sample: usize) -> anyhow
     let (start, name) = (Instant::now(), format!("{} units preprocessed", units.len()));
     let seen = steps.need(&name, || preprocess(&look, &units, &sites, &memory))?;
     let mut measured = Measured { rows: Vec::new(), complaints: Vec::new() };
+    let failed: Vec<&str> =
+        units.iter().zip(&seen).filter(|(_, seen)| seen.is_none()).map(|(unit, _)| unit.name.as_str()).collect();
+    println!(
+        "    {} cannot be preprocessed before kbuild has made what they include: {}",
+        failed.len(),
+        failed.join(" ")
+    );
+    measured.rows.push(Row::new("preprocessed", "all", "all", (units.len() - failed.len()) as f64, "units"));
+    measured.rows.push(Row::new("cannot be preprocessed", "all", "all", failed.len() as f64, "units"));
+    let (units, seen): (Vec<Unit>, Vec<Seen>) =
+        units.into_iter().zip(seen).filter_map(|(unit, seen)| Some((unit, seen?))).unzip();
     measured.rows.push(Row::new("time", "preprocessing", "all", start.elapsed().as_secs_f64(), "s"));
     let mut doubtful = Vec::new();
     for (n, site) in sites.iter().enumerate() {
@@ -75,7 +86,7 @@ fn sites(source: &Path, count: Option<usize>) -> anyhow::Result<Vec<Site>> {
 }
 
 /// Looks at every unit that the file does not remember yet, and remembers it there.
-fn preprocess(look: &Look, units: &[Unit], sites: &[Site], memory: &Path) -> anyhow::Result<Vec<Seen>> {
+fn preprocess(look: &Look, units: &[Unit], sites: &[Site], memory: &Path) -> anyhow::Result<Vec<Option<Seen>>> {
     let places: Vec<String> = sites.iter().map(|site| format!("{}:{}:{}", site.file, site.line, site.text)).collect();
     let title = serde_json::to_string(&places).context("write down the sites")?;
     let text = std::fs::read_to_string(memory).unwrap_or_default();
@@ -93,14 +104,14 @@ fn preprocess(look: &Look, units: &[Unit], sites: &[Site], memory: &Path) -> any
     let seen = in_parallel(units.len(), |n| {
         let unit = &units[n];
         if let Some(seen) = known.get(&unit.name) {
-            return Ok(seen.clone());
+            return Ok(Some(seen.clone()));
         }
-        let seen = look.at(unit)?;
+        let Some(seen) = look.at(unit)? else { return Ok(None) };
         let line = serde_json::to_string(&(&unit.name, &seen)).context("write down a unit")? + "\n";
         if let Ok(mut file) = file.lock() {
             file.write_all(line.as_bytes()).context("write down a unit")?;
         }
-        Ok(seen)
+        Ok(Some(seen))
     });
     seen.into_iter().collect()
 }

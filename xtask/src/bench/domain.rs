@@ -4,7 +4,7 @@ use super::constants::{self, list};
 use super::{Measured, Row};
 use crate::setup::Setup;
 use crate::steps::Steps;
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use kerf_const::Class;
 use kerf_const::build::{Input, Judged, Reach, Recheck, build};
 use kerf_const::entry::{Entry, Interval};
@@ -40,7 +40,9 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<Measured> {
     let mut measured = Measured { rows: Vec::new(), complaints: Vec::new() };
     let named = |query: &str| wanted.only.as_deref().is_none_or(|only| only == query);
     let proved = list(constants::LIST).filter(|line| line.class == "proved" && named(line.query));
-    for line in proved.take(wanted.constants.unwrap_or(usize::MAX)) {
+    let lines: Vec<_> = proved.take(wanted.constants.unwrap_or(usize::MAX)).collect();
+    ensure!(!lines.is_empty(), "find {} among the list's proved constants", wanted.only.as_deref().unwrap_or("any"));
+    for line in lines {
         let start = Instant::now();
         let query = Query::parse(&constants::resolve(source, line.query)?)?;
         let entries = build(&input, &query).unwrap_or_else(|error| {

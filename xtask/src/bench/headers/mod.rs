@@ -123,6 +123,14 @@ struct Doubt<'a> {
     claimed: bool,
 }
 
+/// Units of the kernel or of the modules.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    used: usize,
+    missed: usize,
+    in_vain: usize,
+}
+
 /// Compares what kerf says of a site with what was seen; gives the units where only the compiler can tell.
 fn compare<'a>(
     tree: &Tree,
@@ -134,18 +142,18 @@ fn compare<'a>(
     let name = &site.label();
     let claimed: BTreeMap<String, Destination> =
         candidates(tree, site)?.into_iter().map(|c| (c.unit, c.destination)).collect();
-    let mut counts = [0_usize; 6];
+    let mut counts = [Counts::default(); 2];
     let mut doubts = Vec::new();
     for (unit, seen) in units.iter().zip(seen) {
-        let (home, claim) = (usize::from(unit.module) * 3, claimed.get(&unit.name));
+        let (counts, claim) = (&mut counts[usize::from(unit.module)], claimed.get(&unit.name));
         let reaches = seen.reaching.contains(&number);
-        counts[home] += usize::from(reaches);
+        counts.used += usize::from(reaches);
         match claim {
             None if reaches => {
-                counts[home + 1] += 1;
+                counts.missed += 1;
                 measured.complaints.push(format!("{name} is used in {}, which kerf does not see", unit.name));
             }
-            Some(_) if !reaches => counts[home + 2] += 1,
+            Some(_) if !reaches => counts.in_vain += 1,
             Some(home) if matches!(home, Destination::Module(_)) != unit.module => {
                 measured.complaints.push(format!("{name}: kerf takes {} for {home:?}", unit.name));
             }
@@ -158,13 +166,13 @@ fn compare<'a>(
     let mut row = |metric: &str, case: &str, value: usize| {
         measured.rows.push(Row::new(metric, case, name, value as f64, "units"));
     };
-    for (case, of) in [("of the kernel", 0), ("of one in 16 of the modules", 3)] {
-        row("use it", case, counts[of]);
-        row("missed", case, counts[of + 1]);
-        row("looked at in vain", case, counts[of + 2]);
+    for (case, counts) in ["of the kernel", "of one in 16 of the modules'"].iter().zip(counts) {
+        row("use it", case, counts.used);
+        row("missed", case, counts.missed);
+        row("looked at in vain", case, counts.in_vain);
+        println!("    {name}, {case}: {} use it, {} missed, {} in vain", counts.used, counts.missed, counts.in_vain);
     }
     row("hold it in an unused inline function", "all", doubts.len());
-    println!("    {name}: {counts:?}, {} hold it unused", doubts.len());
     Ok(doubts)
 }
 

@@ -230,7 +230,7 @@ fn entries_are_verified() {
     refused(&changed, 14, "the compiler makes other code");
     let rows: Value = serde_json::from_slice(&changed.stdout).expect("JSON");
     assert_eq!(rows[0]["verified"], json!(false));
-    let mut foreign = entry();
+    let mut foreign = self::entry();
     foreign.image.build_id = "5".repeat(40);
     (foreign.id, foreign.name) = ("block/blk.h:L1:32:0".into(), None);
     table.store(&[foreign]).expect("it takes an entry");

@@ -50,7 +50,12 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<Measured> {
             Vec::new()
         });
         println!("    {}: built in {:.0} s", line.query, start.elapsed().as_secs_f64());
-        for entry in entries.iter().filter(|entry| entry.class == Class::Proved) {
+        for entry in &entries {
+            if entry.class != Class::Proved {
+                let (name, class) = (entry.label(), entry.class.word());
+                measured.complaints.push(format!("{name} is {class}, not proved: {}", entry.reason));
+                continue;
+            }
             if let Err(error) = check(&input, entry, wanted, &mut measured) {
                 measured.complaints.push(format!("{}: {error}", entry.label()));
             }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kerf_semantics::{Arena, Flag, Frame, REGISTER_NAMES, State, Term};
 
+use super::conditions::{self, Assumptions, everywhere};
+
 /// Number of the stack pointer.
 pub const RSP: usize = 4;
 
@@ -18,10 +20,21 @@ pub enum Location {
     Slot(u8, i64, u8),
 }
 
+impl Location {
+    /// How wide it is.
+    pub fn bits(self) -> u32 {
+        match self {
+            Location::Register(..) => 32,
+            Location::Flag(..) => 1,
+            Location::Slot(_, _, size) => u32::from(size) * 8,
+        }
+    }
+}
+
 /// What is known of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
-    /// This term, which means the same everywhere: a constant, or what a register held at the entry.
+    /// This term, which means the same everywhere: a constant, or made of what registers held at the entry.
     Fixed(Term),
     /// Part of an address in the frame, at this offset.
     Frame(i64),
@@ -37,7 +50,12 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Facts {
     values: BTreeMap<Location, Value>,
+    /// 1-bit terms over what the places hold, all of which are 1.
+    conditions: Vec<Term>,
 }
+
+/// No term that means the same everywhere is kept as such beyond this size.
+const MOST_FIXED: usize = 8;
 
 /// A slot of a frame: side, offset and size in bytes.
 pub type SlotKey = (u8, i64, u8);
@@ -55,7 +73,7 @@ impl Facts {
                 }
             }
         }
-        Facts { values }
+        Facts { values, conditions: Vec::new() }
     }
 
     /// Both machine states at a point: equal places share a variable. `tag` names the point.
@@ -97,6 +115,19 @@ impl Facts {
         })
     }
 
+    /// What is taken for granted at the point, over the states of the same `tag`.
+    pub fn assumptions(&self, arena: &mut Arena, tag: &str, memory: Term) -> Assumptions {
+        let mut assumed = Assumptions::default();
+        if self.conditions.is_empty() {
+            return assumed;
+        }
+        let held = self.values.keys().map(|l| (*l, self.term(arena, tag, *l, l.bits()))).collect();
+        for condition in conditions::instantiate(arena, &self.conditions, &held, memory).into_iter().flatten() {
+            assumed.add(arena, condition);
+        }
+        assumed
+    }
+
     fn term(&self, arena: &mut Arena, tag: &str, location: Location, width: u32) -> Term {
         match self.values.get(&location) {
             Some(Value::Fixed(term)) => *term,
@@ -107,39 +138,15 @@ impl Facts {
         }
     }
 
-    /// What two states at the end of a step know, for the slots given.
-    pub fn read(arena: &mut Arena, states: &[State; 2], slots: &BTreeSet<SlotKey>) -> Facts {
-        let mut terms: BTreeMap<Location, Term> = BTreeMap::new();
-        let mut values = BTreeMap::new();
-        for (side, state) in (0u8..).zip(states) {
-            for number in 0..16u8 {
-                let term = state.gpr[number as usize];
-                if let Some(offset) = frame_offset(arena, state, term) {
-                    for half in 0..2 {
-                        values.insert(Location::Register(side, number, half), Value::Frame(offset));
-                    }
-                    continue;
-                }
-                let (low, high) = (arena.extract(term, 31, 0), arena.extract(term, 63, 32));
-                terms.insert(Location::Register(side, number, 0), low);
-                terms.insert(Location::Register(side, number, 1), high);
-            }
-            for (n, flag) in Flag::ALL.into_iter().enumerate() {
-                terms.insert(Location::Flag(side, n as u8), state.flags.get(flag));
-            }
-            let Some(frame) = state.frame else { continue };
-            for (_, offset, size) in slots.iter().filter(|(s, ..)| *s == side) {
-                let address = arena.add_constant(frame.base, *offset as u64 as u128);
-                let term = arena.load_bytes(frame.memory, address, u32::from(*size));
-                terms.insert(Location::Slot(side, *offset, *size), term);
-            }
-        }
+    /// What two states at the end of a path know, for the slots given.
+    pub fn read(arena: &mut Arena, states: &[State; 2], slots: &BTreeSet<SlotKey>, assumed: &Assumptions) -> Facts {
+        let simple = assumed.simplify_states(arena, states);
+        let (held, frames) = held(arena, &simple, slots);
+        let mut values: BTreeMap<Location, Value> = frames.into_iter().map(|(l, o)| (l, Value::Frame(o))).collect();
         let mut classes: HashMap<Term, u32> = HashMap::new();
-        for (location, term) in terms {
-            let fixed =
-                arena.as_constant(term).is_some() || arena.as_variable(term).is_some_and(|n| n.starts_with("entry."));
+        for (location, term) in held {
             let next = classes.len() as u32;
-            let value = if fixed {
+            let value = if everywhere(arena, term) && arena.reachable(&[term]).len() <= MOST_FIXED {
                 Value::Fixed(term)
             } else if tainted(arena, term) {
                 Value::Tainted
@@ -150,7 +157,52 @@ impl Facts {
             };
             values.insert(location, value);
         }
-        Facts { values }
+        Facts { values, conditions: Vec::new() }
+    }
+
+    /// Adds the conditions of a path that can be told in terms of its end.
+    pub fn with_conditions(
+        mut self,
+        arena: &mut Arena,
+        states: &[State; 2],
+        slots: &BTreeSet<SlotKey>,
+        assumed: &Assumptions,
+    ) -> Facts {
+        let (held, _) = held(arena, states, slots);
+        self.conditions = assumed.carried(arena, &held, states.each_ref().map(|s| s.memory));
+        self
+    }
+
+    /// Those of the conditions here that hold at the end of another path, too.
+    pub fn still_hold(
+        &self,
+        arena: &mut Arena,
+        states: &[State; 2],
+        slots: &BTreeSet<SlotKey>,
+        assumed: &Assumptions,
+    ) -> Vec<Term> {
+        if self.conditions.is_empty() {
+            return Vec::new();
+        }
+        let (held, _) = held(arena, states, slots);
+        let said = conditions::instantiate(arena, &self.conditions, &held, states[0].memory);
+        let mut kept = Vec::new();
+        for (condition, said) in self.conditions.iter().zip(said) {
+            let holds = said.is_some_and(|said| {
+                let simple = assumed.simplify(arena, said);
+                arena.as_constant(simple) == Some(1)
+            });
+            if holds {
+                kept.push(*condition);
+            }
+        }
+        kept
+    }
+
+    /// The same without all conditions but these.
+    pub fn only(mut self, conditions: Vec<Term>) -> Facts {
+        self.conditions = conditions;
+        self
     }
 
     /// What both know: places are equal only if they are so in both.
@@ -176,13 +228,14 @@ impl Facts {
             };
             values.insert(*location, value);
         }
-        Facts { values }
+        Facts { values, conditions: Vec::new() }
     }
 
     /// Whether two facts differ only in the names of their classes.
     pub fn same(&self, other: &Facts) -> bool {
         let (mut there, mut back) = (HashMap::new(), HashMap::new());
-        self.values.len() == other.values.len()
+        self.conditions == other.conditions
+            && self.values.len() == other.values.len()
             && self.values.iter().zip(&other.values).all(|((l, a), (m, b))| {
                 l == m
                     && match (a, b) {
@@ -193,6 +246,37 @@ impl Facts {
                     }
             })
     }
+}
+
+/// What the places of two states hold, and those that hold an address in the frame, with its offset.
+fn held(
+    arena: &mut Arena,
+    states: &[State; 2],
+    slots: &BTreeSet<SlotKey>,
+) -> (BTreeMap<Location, Term>, BTreeMap<Location, i64>) {
+    let (mut terms, mut frames) = (BTreeMap::new(), BTreeMap::new());
+    for (side, state) in (0u8..).zip(states) {
+        for number in 0..16u8 {
+            let term = state.gpr[number as usize];
+            if let Some(offset) = frame_offset(arena, state, term) {
+                frames.extend((0..2).map(|half| (Location::Register(side, number, half), offset)));
+                continue;
+            }
+            let (low, high) = (arena.extract(term, 31, 0), arena.extract(term, 63, 32));
+            terms.insert(Location::Register(side, number, 0), low);
+            terms.insert(Location::Register(side, number, 1), high);
+        }
+        for (n, flag) in Flag::ALL.into_iter().enumerate() {
+            terms.insert(Location::Flag(side, n as u8), state.flags.get(flag));
+        }
+        let Some(frame) = state.frame else { continue };
+        for (_, offset, size) in slots.iter().filter(|(s, ..)| *s == side) {
+            let address = arena.add_constant(frame.base, *offset as u64 as u128);
+            let term = arena.load_bytes(frame.memory, address, u32::from(*size));
+            terms.insert(Location::Slot(side, *offset, *size), term);
+        }
+    }
+    (terms, frames)
 }
 
 /// Whether a term is computed from an address in the frame.

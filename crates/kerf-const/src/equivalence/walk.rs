@@ -4,22 +4,24 @@ mod advance;
 mod call;
 mod frame;
 mod opaque;
+mod path;
+mod solver;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::time::Duration;
 
-use kerf_semantics::{Arena, Prover, State, Term, Verdict};
+use kerf_semantics::{Arena, State, Term};
 
 use super::Signatures;
+use super::conditions::Assumptions;
 use super::facts::{Facts, RSP, SlotKey, frame_offset, tainted};
 use super::link::{Bundle, Linker};
-use advance::{Event, word};
+use path::Path;
+use solver::Solver;
 
 /// No pair of functions has more points.
 const MOST_POINTS: usize = 6000;
-/// The solver is asked no more often than this, and for no longer each time.
-const MOST_QUERIES: u32 = 24;
-const QUERY_TIME: Duration = Duration::from_secs(1);
+/// No point has more paths that only one side tells apart.
+const MOST_PATHS: usize = 100;
 
 type Point = (u64, u64);
 
@@ -35,8 +37,11 @@ pub struct Walk<'a> {
     /// The lowest frame offset whose address was given away.
     escaped: Option<i64>,
     points: usize,
-    prover: Option<Prover>,
-    queries: u32,
+    /// What the path at hand takes for granted.
+    assumed: Assumptions,
+    /// Addresses of truth values that the parameters point to, once they were needed.
+    booleans: Option<Vec<Term>>,
+    solver: Solver,
 }
 
 type Checked<T> = Result<T, String>;
@@ -61,8 +66,9 @@ impl<'a> Walk<'a> {
             slots: BTreeSet::new(),
             escaped: None,
             points: 0,
-            prover: None,
-            queries: 0,
+            assumed: Assumptions::default(),
+            booleans: None,
+            solver: Solver::default(),
         }
     }
 
@@ -84,85 +90,14 @@ impl<'a> Walk<'a> {
     fn visit(&mut self, point: Point) -> Checked<()> {
         let Some((version, facts)) = self.facts.get(&point).cloned() else { return Ok(()) };
         let tag = format!("{:x}.{:x}.{version}", point.0, point.1);
-        let mut states = facts.states(&mut self.arena, &tag);
-        let mut ips = [point.0, point.1];
-        let mut events = Vec::new();
-        for side in 0..2 {
-            events.push(self.advance(side, &mut states[side], &mut ips[side])?);
+        let states = facts.states(&mut self.arena, &tag);
+        let assumed = facts.assumptions(&mut self.arena, &tag, states[0].memory);
+        let mut open = vec![Path::new(states, point, assumed)];
+        for _ in 0..MOST_PATHS {
+            let Some(path) = open.pop() else { return Ok(()) };
+            self.follow(path, &mut open)?;
         }
-        self.same_memory(&states)?;
-        let [ours, theirs] = [events[0].clone(), events[1].clone()];
-        match (ours, theirs) {
-            (Event::Branch { taken: a, target: x, next: p }, Event::Branch { taken: b, target: y, next: q }) => {
-                self.branch(states, (a, x, p), (b, y, q))
-            }
-            (Event::StaticKey { target: x, next: p }, Event::StaticKey { target: y, next: q }) => {
-                self.join((x, y), &states)?;
-                self.join((p, q), &states)
-            }
-            (Event::Call { at, callee: a, next: p }, Event::Call { callee: b, next: q, .. }) => {
-                self.call(at, states, (a, p), (b, q))
-            }
-            (Event::Return, Event::Return) => self.returns(&states),
-            (Event::Trap { next: p }, Event::Trap { next: q }) => {
-                // A warning goes on behind it, anything worse does not: what follows is compared if there is something.
-                if self.sides[0].code.contains_key(&p) && self.sides[1].code.contains_key(&q) {
-                    return self.join((p, q), &states);
-                }
-                Ok(())
-            }
-            (Event::Opaque { insn: a, next: p }, Event::Opaque { insn: b, next: q }) => {
-                self.opaque(states, (a, p), (b, q))
-            }
-            (a, b) => Err(format!("one side comes to {}, the other to {}", word(&a), word(&b))),
-        }
-    }
-
-    /// Whether two terms are equal for all values of their variables: by form, else by the solver.
-    fn equal(&mut self, a: Term, b: Term) -> bool {
-        if a == b {
-            return true;
-        }
-        if tainted(&self.arena, a) || tainted(&self.arena, b) || self.queries >= MOST_QUERIES {
-            return false;
-        }
-        self.queries += 1;
-        if self.prover.is_none() {
-            let Ok(mut prover) = Prover::start() else { return false };
-            let _ = prover.set_timeout(QUERY_TIME);
-            self.prover = Some(prover);
-        }
-        let claim = self.arena.eq(a, b);
-        let verdict = self.prover.as_mut().map(|p| p.valid(&self.arena, &[], claim));
-        matches!(verdict, Some(Ok(Verdict::Proved)))
-    }
-
-    fn same_memory(&mut self, states: &[State; 2]) -> Checked<()> {
-        if states[0].trap != states[1].trap {
-            return Err("a division can trap on one side".into());
-        }
-        if self.equal(states[0].memory, states[1].memory) {
-            return Ok(());
-        }
-        Err("common memory is written differently".into())
-    }
-
-    fn branch(&mut self, states: [State; 2], (a, x, p): (Term, u64, u64), (b, y, q): (Term, u64, u64)) -> Checked<()> {
-        let opposite = self.arena.not(b);
-        let (taken, fallen) = if self.equal(a, b) {
-            ((x, y), (p, q))
-        } else if self.equal(a, opposite) {
-            ((x, q), (p, y))
-        } else {
-            return Err(format!("the conditions differ: {} and {}", self.shown(a), self.shown(b)));
-        };
-        self.join(taken, &states)?;
-        self.join(fallen, &states)
-    }
-
-    fn shown(&self, term: Term) -> String {
-        let text = self.arena.display(term);
-        if text.len() > 120 { format!("{}…", text.chars().take(120).collect::<String>()) } else { text }
+        Err("too many paths go out from here".into())
     }
 
     /// Adds what two states know to what is known where they go.
@@ -175,14 +110,16 @@ impl<'a> Walk<'a> {
         if tainted(&self.arena, states[0].memory) {
             return Err("an address in the frame is stored".into());
         }
-        let new = Facts::read(&mut self.arena, states, &self.slots);
+        let new = Facts::read(&mut self.arena, states, &self.slots, &self.assumed);
         match self.facts.get(&point) {
             None => {
+                let new = new.with_conditions(&mut self.arena, states, &self.slots, &self.assumed);
                 self.facts.insert(point, (0, new));
                 self.pending.push_back(point);
             }
             Some((version, old)) => {
-                let met = old.meet(&new);
+                let conditions = old.still_hold(&mut self.arena, states, &self.slots, &self.assumed);
+                let met = old.meet(&new).only(conditions);
                 if !met.same(old) {
                     self.facts.insert(point, (version + 1, met));
                     if !self.pending.contains(&point) {

@@ -96,11 +96,14 @@ impl Walk<'_> {
             state.accesses.clear();
             match step(&mut self.arena, state, &insn, &self.sides[side].overrides) {
                 Ok(Flow::Next) => *ip = next,
-                Ok(Flow::Branch { taken, target }) => match self.arena.as_constant(taken) {
-                    Some(0) => *ip = next,
-                    Some(_) => *ip = target,
-                    None => return Ok(Event::Branch { taken, target, next }),
-                },
+                Ok(Flow::Branch { taken, target }) => {
+                    let taken = self.assumed.simplify(&mut self.arena, taken);
+                    match self.arena.as_constant(taken) {
+                        Some(0) => *ip = next,
+                        Some(_) => *ip = target,
+                        None => return Ok(Event::Branch { taken, target, next }),
+                    }
+                }
                 Ok(Flow::Trap) => return Ok(Event::Trap { next }),
                 Ok(_) => return Err(format!("{:?} is not followed", insn.code())),
                 Err(_) => {

@@ -34,12 +34,21 @@ impl Assumptions {
             let (opposite, yes, no) = (arena.not(part), arena.bool(true), arena.bool(false));
             self.rewrites.insert(part, yes);
             self.rewrites.insert(opposite, no);
-            if let Some((value, constant)) = arena.as_equality(part)
-                && arena.as_constant(constant).is_some()
-                && arena.width(value) > 1
+            if let Some((a, b)) = arena.as_equality(part)
+                && arena.width(a) > 1
             {
-                self.rewrites.insert(value, constant);
+                self.rewrite(arena, a, b);
             }
+        }
+    }
+
+    /// Has an equality put in wherever one side of it stands: a constant for a term, what a variable holds for it.
+    fn rewrite(&mut self, arena: &Arena, a: Term, b: Term) {
+        let holds = |v: Term, t: Term| arena.as_variable(v).is_some() && !arena.reachable(&[t]).contains(&v);
+        if arena.as_constant(b).is_some() || holds(a, b) {
+            self.rewrites.insert(a, b);
+        } else if holds(b, a) {
+            self.rewrites.insert(b, a);
         }
     }
 
@@ -91,10 +100,7 @@ impl Assumptions {
             // What was loaded may be read again, or be used from where it is kept.
             for names in [&names, &reread] {
                 let said = arena.substitute(*condition, names);
-                let known = |n: &str| n.starts_with("at.") || n.starts_with("entry.") || n == "gs_base";
-                let told = arena.variables(&[said]).iter().all(|v| arena.as_variable(*v).is_some_and(known));
-                let small = arena.as_constant(said).is_none() && arena.reachable(&[said]).len() <= MOST_TERMS;
-                if told && small && !found.contains(&said) {
+                if arena.as_constant(said).is_none() && told(arena, said) && !found.contains(&said) {
                     found.push(said);
                 }
             }
@@ -116,6 +122,44 @@ impl Assumptions {
             }
         }
     }
+}
+
+/// What registers hold that one side alone has loaded from common memory: the other may load it later.
+pub fn loaded(arena: &mut Arena, held: &BTreeMap<Location, Term>, memory: [Term; 2]) -> Vec<Term> {
+    let place = arena.memory(MEMORY);
+    let mut names: HashMap<Term, Term> = memory.into_iter().map(|term| (term, place)).collect();
+    for (location, term) in held {
+        if arena.as_variable(*term).is_some() && !everywhere(arena, *term) {
+            let name = variable(arena, *location);
+            names.entry(*term).or_insert(name);
+        }
+    }
+    let mut found = Vec::new();
+    for (location, term) in held {
+        let Location::Register(side, ..) = *location else { continue };
+        let common = |(l, t): (&Location, &Term)| matches!(l, Location::Register(s, ..) if *s != side) && t == term;
+        if arena.as_variable(*term).is_some() || !reads(arena, *term) || held.iter().any(common) {
+            continue;
+        }
+        let said = arena.substitute(*term, &names);
+        if told(arena, said) && found.len() < MOST_CARRIED {
+            let whole = variable(arena, *location);
+            found.push(arena.eq(whole, said));
+        }
+    }
+    found
+}
+
+/// Whether a term depends on common memory.
+fn reads(arena: &Arena, term: Term) -> bool {
+    arena.variables(&[term]).iter().any(|v| arena.is_memory(*v))
+}
+
+/// Whether a condition speaks of nothing but the places of its point, and is small.
+fn told(arena: &Arena, condition: Term) -> bool {
+    let known = |n: &str| n.starts_with("at.") || n.starts_with("entry.") || n == "gs_base";
+    arena.reachable(&[condition]).len() <= MOST_TERMS
+        && arena.variables(&[condition]).iter().all(|v| arena.as_variable(*v).is_some_and(known))
 }
 
 /// The variable that stands for all of common memory in a condition that is carried on.

@@ -52,6 +52,8 @@ pub struct Facts {
     values: BTreeMap<Location, Value>,
     /// 1-bit terms over what the places hold, all of which are 1.
     conditions: Vec<Term>,
+    /// The lowest frame offset whose address was given away on some way here.
+    pub escaped: Option<i64>,
 }
 
 /// No term that means the same everywhere is kept as such beyond this size.
@@ -73,7 +75,7 @@ impl Facts {
                 }
             }
         }
-        Facts { values, conditions: Vec::new() }
+        Facts { values, ..Facts::default() }
     }
 
     /// Both machine states at a point: equal places share a variable. `tag` names the point.
@@ -157,7 +159,7 @@ impl Facts {
             };
             values.insert(location, value);
         }
-        Facts { values, conditions: Vec::new() }
+        Facts { values, ..Facts::default() }
     }
 
     /// Adds the conditions of a path that can be told in terms of its end.
@@ -169,7 +171,9 @@ impl Facts {
         assumed: &Assumptions,
     ) -> Facts {
         let (held, _) = held(arena, states, slots);
-        self.conditions = assumed.carried(arena, &held, states.each_ref().map(|s| s.memory));
+        let memory = states.each_ref().map(|s| s.memory);
+        self.conditions = assumed.carried(arena, &held, memory);
+        self.conditions.extend(conditions::loaded(arena, &held, memory));
         self
     }
 
@@ -205,36 +209,42 @@ impl Facts {
         self
     }
 
-    /// What both know: places are equal only if they are so in both.
+    /// What both know: places are equal only if they are so in both. A slot that one of them does not know was never
+    /// written there: what it holds means nothing.
     pub fn meet(&self, other: &Facts) -> Facts {
-        let mut classes: HashMap<(Value, Value), u32> = HashMap::new();
+        let mut classes: HashMap<(Option<Value>, Option<Value>), u32> = HashMap::new();
         let mut next = 0;
         let mut values = BTreeMap::new();
-        for (location, mine) in &self.values {
-            let Some(theirs) = other.values.get(location) else { continue };
+        let all: BTreeSet<Location> = self.values.keys().chain(other.values.keys()).copied().collect();
+        for location in all {
+            let (mine, theirs) = (self.values.get(&location).copied(), other.values.get(&location).copied());
             let value = match (mine, theirs) {
-                (Value::Fixed(a), Value::Fixed(b)) if a == b => *mine,
-                (Value::Frame(a), Value::Frame(b)) if a == b => *mine,
-                (Value::Tainted | Value::Frame(_), _) | (_, Value::Tainted | Value::Frame(_)) => Value::Tainted,
-                (Value::Garbage, Value::Garbage) => Value::Garbage,
-                (Value::Garbage, _) | (_, Value::Garbage) => {
+                (Some(Value::Fixed(a)), Some(Value::Fixed(b))) if a == b => Value::Fixed(a),
+                (Some(Value::Frame(a)), Some(Value::Frame(b))) if a == b => Value::Frame(a),
+                (Some(Value::Tainted | Value::Frame(_)), _) | (_, Some(Value::Tainted | Value::Frame(_))) => {
+                    Value::Tainted
+                }
+                (Some(Value::Garbage), Some(Value::Garbage)) => Value::Garbage,
+                (Some(Value::Garbage), _) | (_, Some(Value::Garbage)) => {
                     next += 1;
                     Value::Class(next)
                 }
-                _ => Value::Class(*classes.entry((*mine, *theirs)).or_insert_with(|| {
+                pair => Value::Class(*classes.entry(pair).or_insert_with(|| {
                     next += 1;
                     next
                 })),
             };
-            values.insert(*location, value);
+            values.insert(location, value);
         }
-        Facts { values, conditions: Vec::new() }
+        let escaped = [self.escaped, other.escaped].into_iter().flatten().min();
+        Facts { values, conditions: Vec::new(), escaped }
     }
 
     /// Whether two facts differ only in the names of their classes.
     pub fn same(&self, other: &Facts) -> bool {
         let (mut there, mut back) = (HashMap::new(), HashMap::new());
         self.conditions == other.conditions
+            && self.escaped == other.escaped
             && self.values.len() == other.values.len()
             && self.values.iter().zip(&other.values).all(|((l, a), (m, b))| {
                 l == m

@@ -168,3 +168,25 @@ fn a_truth_value_is_zero_or_one() {
     let bytes = Compiled { signatures: compile(&flagged(32, "char"), &[]).signatures, ..base };
     compare(&bytes, &one, &numbers).unwrap_err();
 }
+
+/// What is loaded before a branch on one side and behind it on the other, in assembly: compilers move loads at will.
+fn moved(load: [&str; 2]) -> Compiled {
+    let [before, behind] = load;
+    let text = format!(
+        "int g(int); int f(long *p, long x);\n\
+         __asm__(\".text\\n.globl f\\n.type f,@function\\nf: {before}\\ntestq %rsi, %rsi\\nje 1f\\n{behind}\\n\
+         addq %rax, %rsi\\n1: movq %rsi, %rax\\nret\\n.size f, .-f\");\n\
+         int h(long *p) {{ return f(p, 1); }}"
+    );
+    compile(&text, &[])
+}
+
+#[test]
+fn a_load_may_move_over_a_branch() {
+    let (early, late) = (moved(["movq (%rdi), %rax", ""]), moved(["", "movq (%rdi), %rax"]));
+    compare(&early, &late, &[]).unwrap();
+    compare(&late, &early, &[]).unwrap();
+    compare(&early, &moved(["", "movq 8(%rdi), %rax"]), &[]).unwrap_err();
+    compare(&moved(["movq (%rdi), %rax", "incq (%rdi)"]), &moved(["", "incq (%rdi); movq (%rdi), %rax"]), &[])
+        .unwrap_err();
+}

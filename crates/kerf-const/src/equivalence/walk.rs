@@ -34,7 +34,7 @@ pub struct Walk<'a> {
     facts: HashMap<Point, (usize, Facts)>,
     pending: VecDeque<Point>,
     slots: BTreeSet<SlotKey>,
-    /// The lowest frame offset whose address was given away.
+    /// The lowest frame offset whose address was given away on the path at hand.
     escaped: Option<i64>,
     points: usize,
     /// What the path at hand takes for granted.
@@ -92,7 +92,7 @@ impl<'a> Walk<'a> {
         let tag = format!("{:x}.{:x}.{version}", point.0, point.1);
         let states = facts.states(&mut self.arena, &tag);
         let assumed = facts.assumptions(&mut self.arena, &tag, states[0].memory);
-        let mut open = vec![Path::new(states, point, assumed)];
+        let mut open = vec![Path::new(states, point, assumed, facts.escaped)];
         for _ in 0..MOST_PATHS {
             let Some(path) = open.pop() else { return Ok(()) };
             self.follow(path, &mut open)?;
@@ -110,7 +110,8 @@ impl<'a> Walk<'a> {
         if tainted(&self.arena, states[0].memory) {
             return Err("an address in the frame is stored".into());
         }
-        let new = Facts::read(&mut self.arena, states, &self.slots, &self.assumed);
+        let mut new = Facts::read(&mut self.arena, states, &self.slots, &self.assumed);
+        new.escaped = self.escaped;
         match self.facts.get(&point) {
             None => {
                 let new = new.with_conditions(&mut self.arena, states, &self.slots, &self.assumed);

@@ -7,6 +7,14 @@ use kerf_semantics::{Arena, Frame, REGISTER_NAMES, State, Term};
 use super::super::facts::{RSP, entry_half, frame_offset};
 use super::{Checked, Walk};
 
+/// Whether a term is part of a register that the function saves for its caller: nobody else has its slot.
+fn saved(arena: &Arena, term: Term) -> bool {
+    let name = arena.as_variable(term).and_then(|n| n.strip_prefix("entry."));
+    name.is_some_and(|n| {
+        KEPT.iter().any(|r| n.strip_prefix(REGISTER_NAMES[*r]).is_some_and(|rest| rest.starts_with('.')))
+    })
+}
+
 /// Registers that a function gives back as it got them: rbx, rbp, r12 to r15.
 const KEPT: [usize; 6] = [3, 5, 12, 13, 14, 15];
 
@@ -22,7 +30,6 @@ impl Walk<'_> {
         for (offset, size) in slots {
             let address = self.arena.add_constant(ours.base, offset as u64 as u128);
             let held = [ours, theirs].map(|f| self.arena.load_bytes(f.memory, address, u32::from(size)));
-            let saved = |arena: &Arena, t: Term| arena.as_variable(t).is_some_and(|n| n.starts_with("entry."));
             let private = offset < lowest || held.iter().any(|t| saved(&self.arena, *t));
             if private {
                 for (memory, term) in new.iter_mut().zip(held) {

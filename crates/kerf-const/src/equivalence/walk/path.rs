@@ -22,6 +22,7 @@ pub struct Path {
     /// What a side has come to, until it goes on.
     events: [Option<Event>; 2],
     assumed: Assumptions,
+    escaped: Option<i64>,
     forks: u32,
     decided: u32,
     /// Why the sides were told apart first.
@@ -29,9 +30,9 @@ pub struct Path {
 }
 
 impl Path {
-    pub fn new(states: [State; 2], point: Point, assumed: Assumptions) -> Path {
+    pub fn new(states: [State; 2], point: Point, assumed: Assumptions, escaped: Option<i64>) -> Path {
         let (ips, memory) = ([point.0, point.1], states[0].memory);
-        Path { states, ips, memory, events: [None, None], assumed, forks: 0, decided: 0, why: None }
+        Path { states, ips, memory, events: [None, None], assumed, escaped, forks: 0, decided: 0, why: None }
     }
 
     /// The condition and the ways of the branch that a side has come to.
@@ -48,6 +49,7 @@ impl Walk<'_> {
     /// those that are still open.
     pub(super) fn follow(&mut self, mut path: Path, open: &mut Vec<Path>) -> Checked<()> {
         self.assumed = path.assumed.clone();
+        self.escaped = path.escaped;
         let why = path.why.clone();
         let result = self.advance_both(&mut path).and_then(|()| self.meet_events(path, open));
         result.map_err(|error| match why {

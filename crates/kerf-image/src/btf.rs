@@ -204,7 +204,7 @@ impl<'data> Btf<'data> {
         let Some((start, kind)) = self.kind(index).filter(|_| depth > 0) else { return };
         if kind.kind == KIND_INT {
             let encoding = u32_at(self.types, start + 12).map(|word| word >> 24);
-            if kind.size_or_type == 1 && base % 8 == 0 && encoding.is_some_and(|e| e & ENCODING_BOOL != 0) {
+            if kind.size_or_type == 1 && base.is_multiple_of(8) && encoding.is_some_and(|e| e & ENCODING_BOOL != 0) {
                 out.push(base / 8);
             }
         }

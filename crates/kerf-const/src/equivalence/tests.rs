@@ -6,7 +6,7 @@ use std::process::Command;
 use kerf_image::Image;
 
 use super::*;
-use crate::align::Slot;
+use crate::align::{self, Slot};
 use crate::code;
 
 /// A compiled fixture: its code, what the compiler says of its calls, and its types.
@@ -55,8 +55,6 @@ fn compare(base: &Compiled, variant: &Compiled, replaced: &[(i64, i64)]) -> Resu
     }
     prove(&base.code, &variant.code, "f", &numbers, &base.calls, &base.signatures)
 }
-
-use crate::align;
 
 const TWO: &str = "int g(int); int h(int); int f(int x, int y, int *p) {";
 

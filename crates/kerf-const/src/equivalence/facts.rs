@@ -218,6 +218,9 @@ impl Facts {
         let all: BTreeSet<Location> = self.values.keys().chain(other.values.keys()).copied().collect();
         for location in all {
             let (mine, theirs) = (self.values.get(&location).copied(), other.values.get(&location).copied());
+            if mine.is_none() && self.covers(location) || theirs.is_none() && other.covers(location) {
+                continue;
+            }
             let value = match (mine, theirs) {
                 (Some(Value::Fixed(a)), Some(Value::Fixed(b))) if a == b => Value::Fixed(a),
                 (Some(Value::Frame(a)), Some(Value::Frame(b))) if a == b => Value::Frame(a),
@@ -238,6 +241,16 @@ impl Facts {
         }
         let escaped = [self.escaped, other.escaped].into_iter().flatten().min();
         Facts { values, conditions: Vec::new(), escaped }
+    }
+
+    /// Whether a slot is part of a larger one that is known.
+    fn covers(&self, location: Location) -> bool {
+        let Location::Slot(side, offset, size) = location else { return false };
+        let end = offset + i64::from(size);
+        self.values.keys().any(|known| match known {
+            Location::Slot(s, o, n) => *s == side && *n > size && *o <= offset && end <= o + i64::from(*n),
+            _ => false,
+        })
     }
 
     /// Whether two facts differ only in the names of their classes.

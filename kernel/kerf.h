@@ -7,7 +7,7 @@
 #include <linux/module.h>
 #include <linux/types.h>
 
-#define KERF_PROTOCOL		1
+#define KERF_PROTOCOL		2
 #define KERF_RECORD_MAX		(1U << 20)
 #define KERF_ID_MAX		160
 #define KERF_LOCATIONS_MAX	256
@@ -18,6 +18,7 @@
 #define KERF_TIMEOUT_MAX_MS	60000
 #define KERF_WINDOW_MAX		32
 #define KERF_INSNS_MAX		12
+#define KERF_CODE_MAX		24	/* bytes in the place of one instruction */
 #define KERF_BUILD_ID_MAX	20
 #define KERF_SLOT_SIZE		128
 #define KERF_SLOTS		512
@@ -140,6 +141,8 @@ int kerf_verify_surroundings(const struct kerf_location *loc, struct kerf_report
 /* kerf_form.c */
 struct insn;
 int kerf_form_pair(const struct insn *stock, const struct insn *new, const char **why);
+int kerf_decode(struct insn *insn, const u8 *bytes, size_t len);
+int kerf_sequence(const struct insn *stock, const u8 *code, size_t len, const char **why);
 bool kerf_form_ordinary(const struct insn *insn);
 bool kerf_form_branch(const struct insn *insn);
 bool kerf_form_field(const struct insn *insn, unsigned int field, unsigned int len);

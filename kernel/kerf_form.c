@@ -4,25 +4,8 @@
  * differ in from the stock one. docs/module-interface.md lists the same rules for people.
  */
 #include "kerf.h"
+#include "kerf_insn.h"
 #include "kerf_lookup.h"
-
-#define REX_B(i) ((i)->rex_prefix.nbytes ? (i)->rex_prefix.bytes[0] & 1 : 0)
-#define REX_R(i) ((i)->rex_prefix.nbytes ? (i)->rex_prefix.bytes[0] & 4 : 0)
-#define REX_W(i) ((i)->rex_prefix.nbytes ? (i)->rex_prefix.bytes[0] & 8 : 0)
-#define MOD(i) ((i)->modrm.bytes[0] >> 6)
-#define REG(i) (((i)->modrm.bytes[0] >> 3) & 7)
-#define RM(i) ((i)->modrm.bytes[0] & 7)
-#define RSP 4
-
-static u8 op(const struct insn *i)
-{
-	return i->opcode.bytes[0];
-}
-
-static bool one_byte(const struct insn *i)
-{
-	return i->opcode.nbytes == 1;
-}
 
 static bool two_byte(const struct insn *i)
 {
@@ -184,17 +167,6 @@ static bool widened(const struct insn *a, const struct insn *b)
 		return op(a) == 0xc7 && MOD(a) == 3 && RM(a) == (op(b) & 7) && same_prefixes(a, b);
 	}
 	return false;
-}
-
-/* Register number with its REX bit. */
-static int rm_reg(const struct insn *i)
-{
-	return MOD(i) == 3 ? RM(i) | (REX_B(i) ? 8 : 0) : -1;
-}
-
-static int reg_reg(const struct insn *i)
-{
-	return REG(i) | (REX_R(i) ? 8 : 0);
 }
 
 /* What the compiler folds a multiplication by V into, or a comparison with or addition of a special V. */

@@ -92,8 +92,8 @@ static int parse_detour(struct reader *r, struct kerf_location *loc, size_t coun
 		return bad(r, "a detour's window has at least 5 bytes");
 	for (i = 0; i < count; i++) {
 		len = number(r, 1);
-		if (!len || len > 15 || at + len + KERF_JMP_SIZE > KERF_SLOT_SIZE)
-			return bad(r, "an instruction has 1 to 15 bytes, a detour 123 at most");
+		if (!len || len > KERF_CODE_MAX || at + len + KERF_JMP_SIZE > KERF_SLOT_SIZE)
+			return bad(r, "an instruction becomes 1 to 24 bytes, a detour 123 at most");
 		bytes(r, loc->code + at, len);
 		loc->code_len[i] = len;
 		at += len;

@@ -5,7 +5,7 @@
 #include "kerf.h"
 #include "kerf_lookup.h"
 
-static int decode(struct insn *insn, const u8 *bytes, size_t len)
+int kerf_decode(struct insn *insn, const u8 *bytes, size_t len)
 {
 	return kcall(insn_decode, insn, bytes, len, INSN_MODE_64) < 0 || insn->length > len ? -EINVAL : 0;
 }
@@ -24,12 +24,12 @@ static int verify_immediate(struct kerf_location *loc, struct kerf_report *repor
 	unsigned int at;
 
 	for (at = 0; at < loc->len; at += insn.length) {
-		if (decode(&insn, loc->stock + at, loc->len - at))
+		if (kerf_decode(&insn, loc->stock + at, loc->len - at))
 			return not_whole(loc, report);
 		if (loc->field < at || loc->field >= at + insn.length)
 			continue;
 		found = kerf_form_field(&insn, loc->field - at, loc->field_len) &&
-			!decode(&changed, loc->set + at, loc->len - at) && changed.length == insn.length;
+			!kerf_decode(&changed, loc->set + at, loc->len - at) && changed.length == insn.length;
 	}
 	if (!found)
 		return kerf_refuse(report, -EINVAL, "%s: bytes %u..%u of the window at %pS (%*ph) are not within an immediate",
@@ -109,9 +109,12 @@ static int verify_pair(struct kerf_location *loc, unsigned int from, unsigned in
 	int changed;
 
 	*why = "does not decode";
-	if (decode(stock, loc->stock + from, loc->len - from) || decode(&new, loc->code + to, loc->code_len[k]) ||
-	    new.length != loc->code_len[k])
+	if (kerf_decode(stock, loc->stock + from, loc->len - from) || kerf_decode(&new, loc->code + to, loc->code_len[k]))
 		return -EINVAL;
+	if (new.length != loc->code_len[k]) {
+		changed = kerf_sequence(stock, loc->code + to, loc->code_len[k], why);
+		return changed >= 0 && verify_moved(loc, loc->addr + from, why) ? -EINVAL : changed;
+	}
 	changed = kerf_form_pair(stock, &new, why);
 	if (changed >= 0 && verify_moved(loc, loc->addr + from, why))
 		return -EINVAL;
@@ -195,7 +198,7 @@ static int decode_stock(struct insn *insn, unsigned long at)
 
 	if (!bytes)
 		bytes = (u8 *)kcall(recover_probed_instruction, buf, at);
-	return bytes ? decode(insn, bytes, len) : -EINVAL;
+	return bytes ? kerf_decode(insn, bytes, len) : -EINVAL;
 }
 
 /*

@@ -69,6 +69,21 @@ SYM_FUNC_START(kerf_test_forms)
 	RET
 SYM_FUNC_END(kerf_test_forms)
 
+/* void operations(u64 x, u64 *seen): products and quotients as the compiler folds them; rax, rdx and r8 hold nothing there */
+SYM_FUNC_START(kerf_test_operations)
+	leal	8(,%rdi,8), %ecx
+	movq	%rcx, 0(%rsi)
+	movq	%rdi, %rax
+	shrq	$6, %rax
+	movq	%rax, 8(%rsi)
+	movq	%rdi, %r9
+	shrq	$6, %r9
+	movq	%r9, 16(%rsi)
+	leaq	3(%rdi,%rdi,2), %r10
+	movq	%r10, 24(%rsi)
+	RET
+SYM_FUNC_END(kerf_test_operations)
+
 /* u64 packed(void): two constants, 16 and 32, in one immediate */
 SYM_FUNC_START(kerf_test_packed)
 	movabsq	$0x2000000010, %rax

@@ -20,6 +20,7 @@ u32 kerf_test_detour(u32 x);
 u32 kerf_test_shift(u32 x);
 u64 kerf_test_packed(void);
 void kerf_test_forms(u32 x, u64 *seen);
+void kerf_test_operations(u64 x, u64 *seen);
 u32 kerf_test_into(u32 x);
 u32 kerf_test_fault(u32 *p);
 u32 kerf_test_limit(u32 x);
@@ -166,6 +167,9 @@ static int show(struct seq_file *m, void *unused)
 	kerf_test_forms(11, forms);
 	for (i = 0; i < ARRAY_SIZE(forms); i++)
 		seq_printf(m, "form%u=%lld\n", i, forms[i]);
+	kerf_test_operations(1000, forms);
+	for (i = 0; i < 4; i++)
+		seq_printf(m, "operation%u=%lld\n", i, forms[i]);
 	seq_printf(m, "stored=%u\n", kerf_test_stored);
 	return 0;
 }

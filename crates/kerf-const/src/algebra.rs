@@ -31,6 +31,23 @@ pub fn assignment(insn: &Instruction, immediate: Option<&str>, displacement: Opt
     }
 }
 
+/// A multiplication or division that an instruction stands for, with its factor and addend as texts.
+pub fn operation(insn: &Instruction, factor: &str, addend: Option<&str>) -> String {
+    let Some(operation) = crate::operation::of(insn) else { return assignment(insn, None, None) };
+    let (target, source) = (register(operation.target), register(operation.source));
+    match operation.kind {
+        crate::operation::Kind::Divide => format!("{target} ← ⌊{source} / {factor}⌋"),
+        crate::operation::Kind::Multiply => {
+            let addend = match addend {
+                Some(text) => format!(" + {text}"),
+                None if operation.addend != 0 => format!(" + {}", number(operation.addend)),
+                None => String::new(),
+            };
+            format!("{target} ← {source} · {factor}{addend}").replace("+ −", "− ")
+        }
+    }
+}
+
 fn register(r: Register) -> String {
     format!("{r:?}").to_lowercase()
 }

@@ -15,6 +15,8 @@ pub enum Slot {
     Immediate,
     /// The displacement of the memory operand.
     Displacement,
+    /// What the instruction multiplies or divides by ([`crate::operation`]): no field of its own holds it.
+    Factor,
 }
 
 /// What an instruction does, apart from numbers in it.
@@ -115,6 +117,14 @@ pub fn numbers(insn: &Insn) -> Vec<(Slot, i64)> {
     found
 }
 
+/// One number of an instruction, or what it multiplies or divides by.
+pub fn number(insn: &Insn, slot: Slot) -> Option<i64> {
+    match slot {
+        Slot::Factor => crate::operation::of(&insn.insn).map(|o| o.factor),
+        _ => numbers(insn).into_iter().find(|(s, _)| *s == slot).map(|(_, n)| n),
+    }
+}
+
 /// An immediate sign-extended from its operand's width to 64 bits.
 fn immediate_value(i: &Instruction, n: u32) -> i64 {
     match i.op_kind(n) {
@@ -134,6 +144,7 @@ pub fn slot_bits(i: &Instruction, slot: Slot) -> u32 {
     match slot {
         Slot::Displacement if i.mnemonic() == Mnemonic::Lea => i.op0_register().size() as u32 * 8,
         Slot::Displacement => 64,
+        Slot::Factor => i.op0_register().size() as u32 * 8,
         Slot::Immediate => {
             let shift = matches!(
                 i.mnemonic(),

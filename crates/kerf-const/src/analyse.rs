@@ -48,8 +48,10 @@ impl Template {
         let changed: BTreeMap<Number, (i64, i64)> =
             difference.numbers.iter().map(|c| ((c.index, c.slot), (c.base, c.variant))).collect();
         for number in self.numbers.keys().chain(changed.keys()) {
-            let stock = align::numbers(&code[number.0]).into_iter().find(|(s, _)| *s == number.1).map(|(_, n)| n);
-            let (Some(stock), bits) = (stock, self.bits(*number)) else {
+            if number.1 == Slot::Factor {
+                return Err(format!("{}+{:#x}: an operation of another shape", self.function.name, at(number.0)));
+            }
+            let (Some(stock), bits) = (align::number(&code[number.0], number.1), self.bits(*number)) else {
                 return Err(format!("{}+{:#x}: a number came or went", self.function.name, at(number.0)));
             };
             let seen = changed.get(number).map_or(stock, |c| c.1);
@@ -77,8 +79,17 @@ pub struct Analysis {
     pub structural: BTreeMap<i128, String>,
 }
 
+/// What a fit takes for numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The fields of instructions.
+    Fields,
+    /// Also what shifts and `lea` multiply or divide by, where no variant keeps the instruction.
+    Operations,
+}
+
 /// Compares all variants with the base and fits the numbers. `fit_on` are the values the fits may see.
-pub fn analyse(variants: &Variants, fit_on: &[i128]) -> Analysis {
+pub fn analyse(variants: &Variants, fit_on: &[i128], reading: Reading) -> Analysis {
     let mut analysis = Analysis { templates: Vec::new(), touched: BTreeSet::new(), structural: BTreeMap::new() };
     for (unit, base) in variants.base().iter().enumerate() {
         for function in &base.code.functions {
@@ -87,7 +98,7 @@ pub fn analyse(variants: &Variants, fit_on: &[i128]) -> Analysis {
                 continue;
             }
             analysis.touched.insert(unit);
-            analysis.templates.push(fit_function(unit, function, &seen, variants.site_value()));
+            analysis.templates.push(fit_function(unit, function, &seen, variants.site_value(), reading));
         }
     }
     analysis
@@ -116,18 +127,23 @@ fn observe(
 }
 
 /// Fits every number that changes in a variant of the same shape.
-fn fit_function(unit: usize, function: &Function, seen: &[(i128, Difference)], stock: i128) -> Template {
-    let mut template =
-        Template { unit, function: function.clone(), numbers: BTreeMap::new(), unexplained: BTreeMap::new() };
+fn fit_function(
+    unit: usize,
+    function: &Function,
+    seen: &[(i128, Difference)],
+    stock: i128,
+    reading: Reading,
+) -> Template {
+    let numbers = if reading == Reading::Operations { operations(function, seen, stock) } else { BTreeMap::new() };
+    let mut template = Template { unit, function: function.clone(), numbers, unexplained: BTreeMap::new() };
+    let operations: BTreeSet<usize> = template.numbers.keys().map(|n| n.0).collect();
     let same_shape: Vec<&(i128, Difference)> = seen.iter().filter(|(_, d)| d.same_shape()).collect();
     // Where the compiler never keeps the function's shape, the instructions that still correspond have to do.
     let usable: Vec<&(i128, Difference)> = if same_shape.len() >= 3 { same_shape } else { seen.iter().collect() };
     let changing: BTreeSet<Number> =
         usable.iter().flat_map(|(_, d)| d.numbers.iter().map(|c| (c.index, c.slot))).collect();
-    for number in changing {
-        let Some((_, base)) = align::numbers(&function.code[number.0]).into_iter().find(|(s, _)| *s == number.1) else {
-            continue;
-        };
+    for number in changing.into_iter().filter(|n| !operations.contains(&n.0)) {
+        let Some(base) = align::number(&function.code[number.0], number.1) else { continue };
         let mut points: Vec<Point> = usable
             .iter()
             .filter(|(_, d)| d.pairs.contains_key(&number.0))
@@ -155,6 +171,33 @@ fn fit_function(unit: usize, function: &Function, seen: &[(i128, Difference)], s
     template
 }
 
+/// Operations by a multiple of V: instructions that most other values do not keep as they are, and whose factor (and addend) is a
+/// multiple of the deployed value. Whether they are what they look like is for the comparison with the variants to say.
+fn operations(function: &Function, seen: &[(i128, Difference)], stock: i128) -> BTreeMap<Number, Form> {
+    let mut found = BTreeMap::new();
+    let multiple = |number: i64| {
+        let number = i128::from(number);
+        (stock > 1 && number % stock == 0).then(|| Form::Affine { a: number / stock, b: 0 })
+    };
+    for (index, insn) in function.code.iter().enumerate() {
+        let Some(operation) = crate::operation::of(&insn.insn).filter(|_| !insn.patched && !insn.rewritten) else {
+            continue;
+        };
+        // Where the compiler takes several instructions, one of them may look like the deployed one.
+        let kept = |d: &Difference| d.pairs.contains_key(&index) && d.numbers.iter().all(|c| c.index != index);
+        let others = seen.iter().filter(|(v, _)| *v != stock);
+        if !insn.references.is_empty() || 2 * others.clone().filter(|(_, d)| kept(d)).count() >= others.count() {
+            continue;
+        }
+        let Some(factor) = multiple(operation.factor) else { continue };
+        found.insert((index, Slot::Factor), factor);
+        if let Some(addend) = multiple(operation.addend).filter(|_| operation.addend != 0) {
+            found.insert((index, Slot::Displacement), addend);
+        }
+    }
+    found
+}
+
 /// Decides whether a compiled function of another shape does for a value what a template says; else says why not.
 pub type Same<'a> = dyn Fn(&Template, i128, &Function, &Compiled) -> Result<(), String> + 'a;
 
@@ -172,27 +215,7 @@ pub fn agrees(variants: &Variants, analysis: &Analysis, value: i128, same: &Same
     for (unit, base) in variants.base().iter().enumerate() {
         let Some(variant) = compiled.get(unit) else { return Err("a unit is missing".into()) };
         for function in &base.code.functions {
-            let Some(other) = variant.code.function(&function.name) else {
-                return Err(format!("the function {} is not there any more", function.name));
-            };
-            let difference = align::compare(function, other);
-            match analysis.templates.iter().find(|t| t.unit == unit && t.function.name == function.name) {
-                None if difference.is_empty() => {}
-                None => {
-                    let untouched = Template {
-                        unit,
-                        function: function.clone(),
-                        numbers: BTreeMap::new(),
-                        unexplained: BTreeMap::new(),
-                    };
-                    untouched.explains(value, &difference).or_else(|_| same(&untouched, value, other, variant))?;
-                }
-                Some(template) => {
-                    template.explains(value, &difference).or_else(|why| {
-                        same(template, value, other, variant).map_err(|more| format!("{why} ({more})"))
-                    })?;
-                }
-            }
+            function_agrees(analysis, unit, function, variant, value, same)?;
         }
         let known: BTreeSet<&str> = base.code.functions.iter().map(|f| f.name.as_str()).collect();
         if let Some(new) = variant.code.functions.iter().find(|f| !known.contains(f.name.as_str())) {
@@ -200,4 +223,30 @@ pub fn agrees(variants: &Variants, analysis: &Analysis, value: i128, same: &Same
         }
     }
     Ok(())
+}
+
+/// Whether one function compiled for a value is what its template says, or as deployed if it has none.
+pub fn function_agrees(
+    analysis: &Analysis,
+    unit: usize,
+    function: &Function,
+    variant: &Compiled,
+    value: i128,
+    same: &Same,
+) -> Result<(), String> {
+    let Some(other) = variant.code.function(&function.name) else {
+        return Err(format!("the function {} is not there any more", function.name));
+    };
+    let difference = align::compare(function, other);
+    match analysis.templates.iter().find(|t| t.unit == unit && t.function.name == function.name) {
+        None if difference.is_empty() => Ok(()),
+        None => {
+            let (numbers, unexplained) = (BTreeMap::new(), BTreeMap::new());
+            let untouched = Template { unit, function: function.clone(), numbers, unexplained };
+            untouched.explains(value, &difference).or_else(|_| same(&untouched, value, other, variant))
+        }
+        Some(template) => template
+            .explains(value, &difference)
+            .or_else(|why| same(template, value, other, variant).map_err(|more| format!("{why} ({more})"))),
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything here is a function of values; only the caller knows a running kernel.
 
-mod encode;
+pub(crate) mod encode;
 mod window;
 
 use std::collections::BTreeMap;
@@ -196,6 +196,10 @@ pub fn immediate_range(entry: &Entry, span: &Span) -> Option<(i128, i128)> {
         good
     };
     let end = |limit: i128| if fits(limit) { limit } else { last(entry.value, limit) };
+    if span.iv.iter().any(|iv| iv.slot == SlotName::Factor) {
+        // Only single values far apart fit a shift.
+        return fits(entry.value).then_some((entry.value, entry.value));
+    }
     fits(entry.value).then(|| (end(domain.min), end(domain.max)))
 }
 
@@ -242,6 +246,11 @@ impl Number<'_> {
         if self.iv.slot == SlotName::Displacement && self.insn.mnemonic() != Mnemonic::Lea {
             return None;
         }
+        if self.iv.slot == SlotName::Factor {
+            // The shift itself can multiply or divide by powers of two.
+            let count = u64::try_from(self.want).ok().filter(|n| n.is_power_of_two())?.trailing_zeros();
+            return (size == 1 && (1..self.iv.bits).contains(&count)).then(|| (usize::from(at), vec![count as u8]));
+        }
         let bits = u32::from(size) * 8;
         let fits = bits >= self.iv.bits || wrap(self.want.into(), bits) == self.want;
         let content = self.want.to_le_bytes();
@@ -250,6 +259,9 @@ impl Number<'_> {
 
     fn misfit(&self) -> String {
         match self.iv.field {
+            Some(_) if self.iv.slot == SlotName::Factor => {
+                format!("the shift at {}+{:#x} cannot stand for {}", self.span.function, self.iv.offset, self.want)
+            }
             Some((_, size)) => format!(
                 "the number {} does not fit the {}-bit field of {}+{:#x}",
                 self.want,
@@ -322,10 +334,7 @@ impl<'a> Job<'a> {
             at.and_then(|at| code.get(at..)).filter(|r| !r.is_empty()).ok_or_else(|| wrong("outside its span"))?;
         let insn = Decoder::with_ip(64, rest, iv.offset, DecoderOptions::NONE).decode();
         let bytes = rest.get(..insn.len()).filter(|_| !insn.is_invalid()).ok_or_else(|| wrong("is no instruction"))?;
-        let slot = match iv.slot {
-            SlotName::Immediate => Slot::Immediate,
-            SlotName::Displacement => Slot::Displacement,
-        };
+        let slot = Slot::from(iv.slot);
         let found = encode::number(&insn, slot).ok_or_else(|| wrong("has no such number"))?;
         if wrap(found.into(), iv.bits) != wrap(iv.stock.into(), iv.bits) || iv.bits != align::slot_bits(&insn, slot) {
             return Err(wrong("does not hold the number that the entry says"));

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use kerf_image::Image;
 
-use crate::analyse::{self, Analysis};
+use crate::align::Slot;
+use crate::analyse::{self, Analysis, Number, Reading, Template};
+use crate::code::Function;
 use crate::compile::{self, Evaluation, Unit};
 use crate::data;
 use crate::deployed::{Deployed, Match};
@@ -14,13 +16,14 @@ use crate::entry::{Class, Entry, ImageName, Interval, Span};
 use crate::equivalence::{self, Signatures};
 use crate::error::ConstError;
 use crate::form::Form;
-use crate::prove;
+use crate::liveness::Liveness;
+use crate::prove::Proofs;
 pub use crate::recheck::{certify_value, verify};
 use crate::site::{self, Query, Site, SiteKind};
 use crate::span;
 use crate::tree::{Destination, Tree};
 use crate::units::{self, Candidate};
-use crate::variants::{self, Variants, in_parallel};
+use crate::variants::{self, Compiled, Variants, in_parallel};
 
 /// Where to build from, and what for.
 pub struct Input<'a> {
@@ -310,7 +313,8 @@ impl Job<'_> {
     fn prove(&self, mut variants: Variants, sample: &[i128]) -> Result<Entry, ConstError> {
         let held = variants::held_out(self.value.value, self.value);
         variants.make(&sample.iter().chain(&held).copied().collect::<Vec<_>>())?;
-        let analysis = analyse::analyse(&variants, sample);
+        let signatures = Signatures::of(self.input.image);
+        let (analysis, verdicts) = self.read(&variants, sample, &signatures);
         let module_image = module_image(self.input, self.module.as_deref())?;
         if self.module.is_some() && module_image.is_none() {
             let reason =
@@ -325,7 +329,8 @@ impl Job<'_> {
         if let Some(reason) = crate::sensitive::check(&analysis, deployed.image()) {
             let only = Interval { min: self.value.value, max: self.value.value };
             let mut entry = self.with_units(Class::Sensitive, reason, &variants);
-            entry.spans = self.spans(&variants, &analysis, (&addresses, &deployed), (only, &Verdicts::new(), &held));
+            let nothing = (only, &Verdicts::new(), &held[..]);
+            entry.spans = self.spans(&variants, &analysis, (&addresses, &deployed), nothing, &signatures);
             return Ok(entry);
         }
         if let Some((template, number)) =
@@ -342,7 +347,7 @@ impl Job<'_> {
             );
             return Ok(self.with_units(Class::Shape, reason, &variants));
         }
-        let (domain, verdicts) = self.certify(&mut variants, &analysis, &held)?;
+        let (domain, verdicts) = self.certify(&mut variants, &analysis, &held, &signatures, verdicts)?;
         if domain.min == domain.max {
             let why = verdicts
                 .values()
@@ -351,7 +356,7 @@ impl Job<'_> {
                 .unwrap_or_else(|| "no value was compared".into());
             return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
         }
-        let spans = self.spans(&variants, &analysis, (&addresses, &deployed), (domain, &verdicts, &held));
+        let spans = self.spans(&variants, &analysis, (&addresses, &deployed), (domain, &verdicts, &held), &signatures);
         if let Some(span) = spans.iter().find(|s| !s.proof.smt) {
             let place = format!("{}+{:#x}", span.function, span.start);
             let reason =
@@ -390,17 +395,70 @@ impl Job<'_> {
         format!("{} spans; {compared} compiled values agree{end}{elsewhere}", spans.len())
     }
 
+    /// What the variants show: numbers in fields if these explain one of the nearest values, else also operations. With
+    /// it the verdicts on these values.
+    fn read(&self, variants: &Variants, sample: &[i128], signatures: &Signatures) -> (Analysis, Verdicts) {
+        let stock = self.value.value;
+        let nearest = [sample.iter().filter(|v| **v < stock).max(), sample.iter().filter(|v| **v > stock).min()];
+        let nearest: Vec<i128> = nearest.into_iter().flatten().copied().collect();
+        let judged = |analysis: &Analysis| -> Verdicts {
+            nearest.iter().map(|v| (*v, self.judge(variants, analysis, signatures, *v))).collect()
+        };
+        let fields = analyse::analyse(variants, sample, Reading::Fields);
+        let verdicts = judged(&fields);
+        if verdicts.values().any(Result::is_ok) {
+            return (fields, verdicts);
+        }
+        let mut operations = analyse::analyse(variants, sample, Reading::Operations);
+        self.settle(variants, &mut operations, signatures, &nearest);
+        let better = judged(&operations);
+        let multiplies = operations.templates.iter().any(|t| t.numbers.keys().any(|n| n.1 == Slot::Factor));
+        if multiplies && better.values().any(Result::is_ok) { (operations, better) } else { (fields, verdicts) }
+    }
+
+    /// Keeps the operations of each function with which one of the values agrees: a shift by a number that is a multiple
+    /// of V only by chance looks like one too. The largest multiples are the first to be given up.
+    fn settle(&self, variants: &Variants, analysis: &mut Analysis, signatures: &Signatures, values: &[i128]) {
+        for n in 0..analysis.templates.len() {
+            let whole = analysis.templates[n].numbers.clone();
+            for choice in choices(&whole) {
+                let given_up = |index: usize| whole.contains_key(&(index, Slot::Factor)) && !choice.contains(&index);
+                let numbers = whole.iter().filter(|(number, _)| !given_up(number.0));
+                analysis.templates[n].numbers = numbers.map(|(number, form)| (*number, *form)).collect();
+                if values.iter().any(|v| self.judge_function(variants, analysis, signatures, n, *v)) {
+                    break;
+                }
+                analysis.templates[n].numbers = whole.clone();
+            }
+        }
+    }
+
+    fn judge_function(
+        &self,
+        variants: &Variants,
+        analysis: &Analysis,
+        signatures: &Signatures,
+        n: usize,
+        value: i128,
+    ) -> bool {
+        let template = &analysis.templates[n];
+        let Some(Ok(compiled)) = variants.get(value) else { return false };
+        let Some(variant) = compiled.get(template.unit) else { return false };
+        let same = comparison(variants, analysis, signatures);
+        analyse::function_agrees(analysis, template.unit, &template.function, variant, value, &same).is_ok()
+    }
+
     fn certify(
         &self,
         variants: &mut Variants,
         analysis: &Analysis,
         held: &[i128],
+        signatures: &Signatures,
+        mut verdicts: Verdicts,
     ) -> Result<(Interval, Verdicts), ConstError> {
-        let signatures = Signatures::of(self.input.image);
-        let mut verdicts = Verdicts::new();
-        let seen: Vec<i128> = variants.values().collect();
+        let seen: Vec<i128> = variants.values().filter(|v| !verdicts.contains_key(v)).collect();
         for value in seen {
-            verdicts.insert(value, self.judge(variants, analysis, &signatures, value));
+            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
         }
         for (value, words) in variants.forbidden() {
             verdicts.insert(
@@ -420,11 +478,11 @@ impl Job<'_> {
         let steps: Vec<i128> = steps.into_iter().collect();
         variants.make(&steps)?;
         for value in steps {
-            verdicts.insert(value, self.judge(variants, analysis, &signatures, value));
+            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
         }
         let interval = domain::certify(self.value.value, &mut verdicts, |value| {
             variants.make(&[value])?;
-            Ok(self.judge(variants, analysis, &signatures, value))
+            Ok(self.judge(variants, analysis, signatures, value))
         })?;
         Ok((interval, verdicts))
     }
@@ -436,12 +494,7 @@ impl Job<'_> {
         signatures: &Signatures,
         value: i128,
     ) -> Result<(), String> {
-        let verdict = analyse::agrees(variants, analysis, value, &|template, value, variant, compiled| {
-            let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
-            let base = &variants.base()[template.unit].code;
-            let calls = variants.calls(template.unit);
-            equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, signatures)
-        });
+        let verdict = analyse::agrees(variants, analysis, value, &comparison(variants, analysis, signatures));
         tracing::debug!(site = self.site.label(), %value, ?verdict, "compared");
         verdict
     }
@@ -452,6 +505,7 @@ impl Job<'_> {
         analysis: &Analysis,
         place: (&BTreeMap<usize, u64>, &Deployed),
         certified: (Interval, &Verdicts, &[i128]),
+        signatures: &Signatures,
     ) -> Vec<Span> {
         let ((addresses, deployed), (domain, verdicts, held)) = (place, certified);
         let base = text_base(deployed.image());
@@ -459,18 +513,48 @@ impl Job<'_> {
         let held_out = held.iter().filter(|v| agreeing(v)).count() as u32;
         let all = verdicts.keys().filter(|v| agreeing(v)).count() as u32;
         let mut spans = Vec::new();
+        let mut proofs = Proofs::new(self.value.value, domain);
         for (n, template) in analysis.templates.iter().enumerate() {
             let Some(address) = addresses.get(&n) else { continue };
             let Some(bytes) = deployed.image().bytes(*address, template.function.size as usize) else { continue };
-            for mut span in span::spans(template, address.wrapping_sub(base), &bytes) {
+            let (unit, name) = (template.unit, &template.function.name);
+            let code = &variants.base()[unit].code;
+            let live = Liveness::of(code, name, &variants.calls(unit), signatures);
+            for mut span in span::spans(template, address.wrapping_sub(base), &bytes, live.as_ref()) {
                 span.proof.variants = all - held_out;
                 span.proof.held_out = held_out;
                 span.unit = variants.units().get(template.unit).map(|u| u.name.clone()).unwrap_or_default();
-                prove::prove_span(&mut span, template, self.value.value, domain);
+                proofs.prove(&mut span, template, live.as_ref());
                 spans.push(span);
             }
         }
         spans
+    }
+}
+
+/// Sets of operations to try, by the instructions' indexes: all of them first, then without the largest multiples, then
+/// each by itself.
+fn choices(numbers: &BTreeMap<Number, Form>) -> Vec<BTreeSet<usize>> {
+    let mut factors: Vec<(i128, usize)> =
+        numbers.iter().filter(|(n, _)| n.1 == Slot::Factor).map(|(n, form)| (form.parts().1, n.0)).collect();
+    factors.sort();
+    let some = |range: &[(i128, usize)]| range.iter().map(|(_, index)| *index).collect();
+    let mut choices: Vec<BTreeSet<usize>> = (1..=factors.len()).rev().map(|count| some(&factors[..count])).collect();
+    choices.extend(factors.iter().skip(1).map(|one| some(std::slice::from_ref(one))));
+    choices
+}
+
+/// Compares functions of another shape by walking over both.
+fn comparison<'a>(
+    variants: &'a Variants,
+    analysis: &'a Analysis,
+    signatures: &'a Signatures,
+) -> impl Fn(&Template, i128, &Function, &Compiled) -> Result<(), String> + 'a {
+    |template, value, variant, compiled| {
+        let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
+        let base = &variants.base()[template.unit].code;
+        let calls = variants.calls(template.unit);
+        equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, signatures)
     }
 }
 
@@ -482,7 +566,7 @@ pub fn text_base(image: &Image) -> u64 {
 
 /// Units with a function that some of the values change.
 fn touched_units(variants: &Variants, values: &[i128]) -> BTreeSet<usize> {
-    analyse::analyse(variants, values).touched
+    analyse::analyse(variants, values, Reading::Fields).touched
 }
 
 /// Finds every changed function in the image, or the reason why that is not possible.

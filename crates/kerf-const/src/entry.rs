@@ -109,6 +109,18 @@ pub enum SlotName {
     Immediate,
     /// The displacement of the memory operand.
     Displacement,
+    /// What the instruction multiplies or divides by.
+    Factor,
+}
+
+impl From<SlotName> for Slot {
+    fn from(slot: SlotName) -> Slot {
+        match slot {
+            SlotName::Immediate => Slot::Immediate,
+            SlotName::Displacement => Slot::Displacement,
+            SlotName::Factor => Slot::Factor,
+        }
+    }
 }
 
 impl From<Slot> for SlotName {
@@ -116,6 +128,7 @@ impl From<Slot> for SlotName {
         match slot {
             Slot::Immediate => SlotName::Immediate,
             Slot::Displacement => SlotName::Displacement,
+            Slot::Factor => SlotName::Factor,
         }
     }
 }
@@ -127,6 +140,19 @@ pub struct Update {
     pub offset: u64,
     /// What the operation changes.
     pub kind: UpdateKind,
+    /// Registers that hold nothing behind the instruction, where the operation needs some: `rax`, `rdx`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scratch: Vec<String>,
+}
+
+impl Update {
+    /// The registers of [`Update::scratch`]; names that are none are left out.
+    pub fn scratch_registers(&self) -> Vec<iced_x86::Register> {
+        use iced_x86::Register::*;
+        let all = [RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15];
+        let named = |r: &iced_x86::Register| self.scratch.contains(&format!("{r:?}").to_lowercase());
+        all.into_iter().filter(named).collect()
+    }
 }
 
 /// What was checked of a span.

@@ -23,7 +23,9 @@ pub mod find;
 pub mod form;
 pub mod grep;
 pub mod layout;
+pub mod liveness;
 pub mod nmi;
+pub mod operation;
 pub mod prove;
 pub mod recheck;
 pub mod sensitive;
@@ -32,6 +34,7 @@ pub mod span;
 pub mod table;
 pub mod tree;
 pub mod units;
+pub mod update;
 pub mod variants;
 
 pub use entry::{Class, Entry};

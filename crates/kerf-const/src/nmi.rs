@@ -23,6 +23,25 @@ const ENDS: [&str; 14] = [
     "crash_kexec",
 ];
 
+/// Functions that no NMI gets to although calls lead there. Slab and page allocator must not be used in one (they hold
+/// per-CPU locks that the interrupted code may hold), and a sampler never drops the last reference to a page: it took its
+/// own with interrupts disabled, and whoever unmaps the page waits for this CPU and holds one meanwhile
+/// (`perf_virt_to_phys`, kernel/events/core.c).
+const NEVER: [&str; 12] = [
+    "__folio_put",
+    "free_unref_folios",
+    "kfree",
+    "kvfree",
+    "vfree",
+    "kmem_cache_free",
+    "kfree_sensitive",
+    "__kmalloc_noprof",
+    "kmem_cache_alloc_noprof",
+    "__free_pages",
+    "free_pages",
+    "free_unref_page",
+];
+
 /// Why one of the functions counts as reached from an NMI; `None` if none is.
 pub fn reached(image: &Image, functions: &BTreeSet<&str>) -> Option<String> {
     let mut from: BTreeMap<u64, u64> = BTreeMap::new();
@@ -49,7 +68,7 @@ pub fn reached(image: &Image, functions: &BTreeSet<&str>) -> Option<String> {
             path.reverse();
             return Some(format!("{} runs in NMI context ({})", symbol.name, path.join(" → ")));
         }
-        if ends(&symbol.name) {
+        if ends(&symbol.name) || NEVER.contains(&&*symbol.name) {
             continue;
         }
         for callee in callees {
@@ -71,7 +90,7 @@ fn is_root(name: &str) -> bool {
             | "perf_event_overflow"
             | "perf_sample_event_took"
             | "perf_event_nmi_handler"
-    ) || name.ends_with("_nmi_handler")
+    ) || name.ends_with("_nmi_handler") && !name.starts_with("trace_")
         || name.ends_with("_nmi_callback")
         || name.ends_with("pmu_handle_irq")
         || name.starts_with("perf_event_output_")

@@ -1,56 +1,196 @@
 //! The proofs of a span: that its update gives what the template gives, for all machine states and all values of the
 //! domain, and that this processor agrees on random states.
 
-use iced_x86::{Instruction, Mnemonic, OpKind};
-use kerf_semantics::{Arena, Overrides, Prover, State, Term, Verdict, native, step};
+use std::collections::{BTreeMap, BTreeSet};
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
+use kerf_semantics::{Arena, Flag, Overrides, Prover, State, Term, Verdict, native, step};
 
 use crate::align::{self, Slot};
 use crate::analyse::{Number, Template};
-use crate::entry::{Interval, Span, UpdateKind};
+use crate::apply::encode;
+use crate::entry::{Interval, Span};
 use crate::form::{self, Form};
+use crate::liveness::Liveness;
+use crate::operation::{self, Kind, Operation};
+use crate::update::{self, Update};
 
 /// Random states on which each instruction of a span runs natively.
 const ROUNDS: u32 = 32;
 
-/// Fills in what can be proved of a span: `smt` and `native`.
-pub fn prove_span(span: &mut Span, template: &Template, stock: i128, domain: Interval) {
-    let numbers: Vec<Number> = template
-        .numbers
-        .keys()
-        .copied()
-        .filter(|n| (span.start..span.end).contains(&template.function.code[n.0].offset()))
-        .collect();
-    span.proof.smt = !span.updates.is_empty()
-        && span.updates.len() == numbers.iter().map(|n| n.0).collect::<std::collections::BTreeSet<_>>().len()
-        && numbers.iter().all(|n| {
-            let kind = span.updates.iter().find(|u| u.offset == template.function.code[n.0].offset()).map(|u| u.kind);
-            kind.is_some_and(|kind| update_equals_template(template, *n, kind, stock, domain))
-        });
-    span.proof.native = native_rounds(template, &numbers, domain);
-}
-
-/// The solver's answer to: the deployed instruction followed by the update leaves what the instruction with the number
-/// for V leaves, in every state and for every V of the domain.
-fn update_equals_template(
-    template: &Template,
-    number: Number,
-    kind: UpdateKind,
+/// The proofs of one entry's spans. The solver is started once for all of them.
+pub struct Proofs {
+    prover: Option<Prover>,
     stock: i128,
     domain: Interval,
-) -> bool {
-    let Some(insn) = template.function.code.get(number.0).map(|i| i.insn) else { return false };
-    let mut arena = Arena::new();
-    let v = arena.var("V", 64);
-    let Some(iv) = term(&mut arena, template.numbers[&number], v) else { return false };
-    let within = bounds(&mut arena, v, domain);
-    let claim = claim(&mut arena, &insn, number.1, iv, kind);
-    // At the deployed value the template has to be the deployed code.
-    let bits = template.bits(number);
-    let deployed = align::numbers(&template.function.code[number.0]).into_iter().find(|(s, _)| *s == number.1);
-    let reproduces = deployed.map(|(_, n)| form::wrap(n.into(), bits)) == template.number(number, stock);
-    let (Some(claim), true) = (claim, reproduces) else { return false };
-    let verdict = Prover::start().and_then(|mut prover| prover.valid(&arena, &within, claim));
-    matches!(verdict, Ok(Verdict::Proved))
+}
+
+/// A number for V that an instruction of a span holds.
+struct Claim<'a> {
+    template: &'a Template,
+    live: Option<&'a Liveness>,
+    insn: Instruction,
+    /// The numbers of this instruction.
+    numbers: &'a [Number],
+}
+
+impl Proofs {
+    /// For a deployed value and the values that are to be proved.
+    pub fn new(stock: i128, domain: Interval) -> Proofs {
+        Proofs { prover: None, stock, domain }
+    }
+
+    /// Fills in what can be proved of a span: `smt` and `native`. Without liveness everything counts as live.
+    pub fn prove(&mut self, span: &mut Span, template: &Template, live: Option<&Liveness>) {
+        let mut by_instruction: BTreeMap<usize, Vec<Number>> = BTreeMap::new();
+        for number in template.numbers.keys() {
+            let inside =
+                template.function.code.get(number.0).is_some_and(|i| (span.start..span.end).contains(&i.offset()));
+            if inside {
+                by_instruction.entry(number.0).or_default().push(*number);
+            }
+        }
+        let updated: BTreeSet<u64> = span.updates.iter().map(|u| u.offset).collect();
+        span.proof.smt = !by_instruction.is_empty() && span.updates.len() == by_instruction.len();
+        for (index, numbers) in &by_instruction {
+            let insn = template.function.code[*index].insn;
+            let claim = Claim { template, live, insn, numbers };
+            span.proof.smt &= updated.contains(&insn.ip()) && self.holds(&claim, span);
+        }
+        let all: Vec<Number> = by_instruction.into_values().flatten().collect();
+        span.proof.native = native_rounds(template, &all, self.domain, span);
+    }
+
+    fn holds(&mut self, claim: &Claim, span: &Span) -> bool {
+        // At the deployed value the template has to be the deployed code.
+        let reproduces = claim.numbers.iter().all(|n| {
+            let deployed = align::number(&claim.template.function.code[n.0], n.1);
+            let bits = claim.template.bits(*n);
+            deployed.map(|d| form::wrap(d.into(), bits)) == claim.template.number(*n, self.stock)
+        });
+        let proved = match claim.numbers {
+            [number] if number.1 != Slot::Factor => self.update_equals_template(claim, *number, span),
+            numbers if numbers.iter().any(|n| n.1 == Slot::Factor) => self.operation_holds(claim, span),
+            _ => None,
+        };
+        reproduces && proved == Some(true)
+    }
+
+    fn valid(&mut self, arena: &Arena, given: &[Term], claim: Term) -> Option<bool> {
+        if arena.as_constant(claim) == Some(1) {
+            return Some(true);
+        }
+        if self.prover.is_none() {
+            self.prover = Prover::start().ok();
+        }
+        Some(matches!(self.prover.as_mut()?.valid(arena, given, claim), Ok(Verdict::Proved)))
+    }
+
+    /// The deployed instruction followed by the update leaves what the instruction with the number for V leaves, in every
+    /// state and for every V of the domain.
+    fn update_equals_template(&mut self, claim: &Claim, number: Number, span: &Span) -> Option<bool> {
+        let mut arena = Arena::new();
+        let v = arena.var("V", 64);
+        let iv = term(&mut arena, claim.template.numbers[&number], v)?;
+        let within = bounds(&mut arena, v, self.domain);
+        let before = start(&mut arena);
+        let operand = update::operand(&claim.insn, number.1)?;
+        let template = run(&mut arena, &before, &claim.insn, Some((operand, iv)))?;
+        let mut updated = run(&mut arena, &before, &claim.insn, None)?;
+        let deployed = align::number(&claim.template.function.code[number.0], number.1)?;
+        let old = arena.constant(deployed as u64 as u128, 64);
+        let kind = span.updates.iter().find(|u| u.offset == claim.insn.ip())?.kind;
+        let update = Update { insn: &claim.insn, slot: number.1, old, new: iv, kind };
+        let defined = update.apply(&mut arena, &before, &mut updated)?;
+        // Flags that the update does not define are as the deployed number left them: nobody may look at them, unless
+        // the instruction leaves the flags alone.
+        let untouched = claim.insn.rflags_modified() == 0;
+        let lost = |f: &Flag| !untouched && !defined.contains(f) && claim.needs(*f);
+        if Flag::ALL.iter().any(lost) {
+            return Some(false);
+        }
+        let flags: Vec<Flag> = Flag::ALL.into_iter().filter(|f| claim.needs(*f)).collect();
+        let equal = equal(&mut arena, &updated, &template, &flags);
+        self.valid(&arena, &within, equal)
+    }
+
+    /// The deployed instruction is the multiplication or division that the template takes it for, and what a detour runs
+    /// instead is the same operation with the number for V. Nobody looks at the flags behind it.
+    fn operation_holds(&mut self, claim: &Claim, span: &Span) -> Option<bool> {
+        let deployed = operation::of(&claim.insn)?;
+        if Flag::ALL.into_iter().any(|f| claim.needs(f)) {
+            return Some(false);
+        }
+        let mut arena = Arena::new();
+        let before = start(&mut arena);
+        let ran = run(&mut arena, &before, &claim.insn, None)?;
+        let [factor, addend] = [deployed.factor, deployed.addend].map(|n| arena.constant(n as u64 as u128, 64));
+        let mut meant = before.clone();
+        deployed.execute(&mut arena, &mut meant, factor, addend)?;
+        let equal = equal(&mut arena, &ran, &meant, &[]);
+        let is_operation = self.valid(&arena, &[], equal)?;
+        let scratch = span.updates.iter().find(|u| u.offset == claim.insn.ip())?.scratch_registers();
+        let values = [self.domain.min, self.stock, self.stock + 1, self.stock - 1, self.domain.max];
+        let mut values: Vec<i128> =
+            values.into_iter().filter(|v| (self.domain.min..=self.domain.max).contains(v)).collect();
+        // Halves in between, to see other lengths of encodings.
+        values.extend((1..6).map(|n| self.domain.max >> (3 * n)).filter(|v| *v > self.domain.min));
+        let placed = values.into_iter().all(|v| self.placed(claim, &deployed, v, &scratch) != Some(false));
+        Some(is_operation && placed)
+    }
+
+    /// Whether the instructions of a detour do the operation for a value; `None` if there is no detour for it.
+    fn placed(&mut self, claim: &Claim, deployed: &Operation, value: i128, scratch: &[Register]) -> Option<bool> {
+        let wanted = claim.wanted(deployed, value)?;
+        let sequence = encode::operation(&claim.insn, &wanted, scratch).ok()?;
+        let mut arena = Arena::new();
+        let before = start(&mut arena);
+        let mut ran = before.clone();
+        for insn in Decoder::with_ip(64, &sequence, 0x1000, DecoderOptions::NONE) {
+            step(&mut arena, &mut ran, &insn, &Overrides::new()).ok()?;
+        }
+        let [factor, addend] = [wanted.factor, wanted.addend].map(|n| arena.constant(n as u64 as u128, 64));
+        let mut meant = before;
+        wanted.execute(&mut arena, &mut meant, factor, addend)?;
+        if wanted.kind == Kind::Divide {
+            // What is free may be overwritten, and a division by what is not zero does not trap.
+            for register in scratch.iter().chain([&Register::RAX, &Register::RDX]) {
+                let target = wanted.target.full_register();
+                if *register != target && claim.live.is_some_and(|l| l.free(claim.insn.ip()).contains(register)) {
+                    meant.gpr[register.number()] = ran.gpr[register.number()];
+                }
+            }
+        }
+        let same = equal(&mut arena, &ran, &meant, &[]);
+        let quiet = arena.not(ran.trap);
+        let claim = arena.all(&[same, quiet]);
+        self.valid(&arena, &[], claim)
+    }
+}
+
+impl Claim<'_> {
+    fn needs(&self, flag: Flag) -> bool {
+        self.live.is_none_or(|l| l.needs_flag(self.insn.ip(), flag))
+    }
+
+    /// The operation with the numbers for a value.
+    fn wanted(&self, deployed: &Operation, value: i128) -> Option<Operation> {
+        let mut wanted = *deployed;
+        for number in self.numbers {
+            let iv = self.template.number(*number, value)?;
+            match number.1 {
+                Slot::Factor => wanted.factor = iv,
+                _ => wanted.addend = iv,
+            }
+        }
+        Some(wanted)
+    }
+}
+
+fn start(arena: &mut Arena) -> State {
+    let mut state = State::symbolic(arena);
+    state.undefined = kerf_semantics::Undefined::Named("span".into());
+    state
 }
 
 fn bounds(arena: &mut Arena, v: Term, domain: Interval) -> Vec<Term> {
@@ -90,109 +230,42 @@ fn term(arena: &mut Arena, form: Form, v: Term) -> Option<Term> {
     Some(whole)
 }
 
-/// Executes the instruction with the number as a term.
-fn run(arena: &mut Arena, insn: &Instruction, slot: Slot, iv: Option<Term>) -> Option<State> {
-    let mut state = State::symbolic(arena);
-    state.undefined = kerf_semantics::Undefined::Named("span".into());
+/// Executes an instruction, with a term in the place of one of its numbers.
+fn run(arena: &mut Arena, before: &State, insn: &Instruction, number: Option<(u32, Term)>) -> Option<State> {
+    let mut state = before.clone();
     let mut overrides = Overrides::new();
-    if let Some(iv) = iv {
-        let operand = match slot {
-            Slot::Immediate => align::immediate_operand(insn)?,
-            Slot::Displacement => (0..insn.op_count()).find(|n| insn.op_kind(*n) == OpKind::Memory)?,
-        };
-        overrides.insert(insn.ip(), operand, iv);
+    if let Some((operand, term)) = number {
+        overrides.insert(insn.ip(), operand, term);
     }
     step(arena, &mut state, insn, &overrides).ok()?;
     Some(state)
 }
 
-/// `deployed; update ≡ template`, over all registers, the defined flags and memory.
-fn claim(arena: &mut Arena, insn: &Instruction, slot: Slot, iv: Term, kind: UpdateKind) -> Option<Term> {
-    let template = run(arena, insn, slot, Some(iv))?;
-    let mut updated = run(arena, insn, slot, None)?;
-    let before = State::symbolic(arena);
-    match kind {
-        // The update writes what the instruction would have written; nothing else of the state is touched.
-        UpdateKind::Overwrite => {
-            let register = insn.op0_register();
-            let width = register.size() as u32 * 8;
-            let value = match insn.mnemonic() {
-                Mnemonic::Mov => arena.extract(iv, width - 1, 0),
-                _ => template.read(arena, register)?,
-            };
-            updated.write(arena, register, value)?;
-        }
-        // `x + c` is taken back to `x`, and the number for V applied to it.
-        UpdateKind::Reverse if matches!(insn.mnemonic(), Mnemonic::Add | Mnemonic::Sub | Mnemonic::Xor) => {
-            let register = insn.op0_register();
-            let width = register.size() as u32 * 8;
-            let old = align::immediate_operand(insn).and_then(|n| insn.try_immediate(n).ok())?;
-            let old = arena.constant(u128::from(old), 64);
-            let (old, new) = (arena.extract(old, width - 1, 0), arena.extract(iv, width - 1, 0));
-            let result = updated.read(arena, register)?;
-            let value = match insn.mnemonic() {
-                Mnemonic::Add => {
-                    let taken_back = arena.sub(result, old);
-                    arena.add(taken_back, new)
-                }
-                Mnemonic::Sub => {
-                    let taken_back = arena.add(result, old);
-                    arena.sub(taken_back, new)
-                }
-                _ => {
-                    let taken_back = arena.xor(result, old);
-                    arena.xor(taken_back, new)
-                }
-            };
-            updated.write(arena, register, value)?;
-            updated.flags = template.flags;
-        }
-        // The input is still there (flags) or was kept before the instruction ran (capture): the operation runs on it.
-        UpdateKind::Flags => {
-            let again = run(arena, insn, slot, Some(iv))?;
-            updated.flags = again.flags;
-        }
-        UpdateKind::Reverse | UpdateKind::Capture => {
-            let mut again = before.clone();
-            again.undefined = kerf_semantics::Undefined::Named("span".into());
-            let mut overrides = Overrides::new();
-            overrides.insert(insn.ip(), align::immediate_operand(insn)?, iv);
-            step(arena, &mut again, insn, &overrides).ok()?;
-            updated = again;
-        }
-        UpdateKind::Store => {
-            // The same place written once more: the deployed value must not shine through anywhere.
-            let mut again = State { accesses: Vec::new(), ..before.clone() };
-            again.memory = updated.memory;
-            let mut overrides = Overrides::new();
-            overrides.insert(insn.ip(), align::immediate_operand(insn)?, iv);
-            if insn.mnemonic() != Mnemonic::Mov {
-                again.memory = before.memory;
-            }
-            again.undefined = kerf_semantics::Undefined::Named("span".into());
-            step(arena, &mut again, insn, &overrides).ok()?;
-            updated = again;
-        }
-    }
-    let mut equal = vec![arena.eq(updated.memory, template.memory)];
+/// Whether two states agree in all registers, in memory and in some flags.
+fn equal(arena: &mut Arena, a: &State, b: &State, flags: &[Flag]) -> Term {
+    let mut equal = vec![arena.eq(a.memory, b.memory)];
     for n in 0..16 {
-        equal.push(arena.eq(updated.gpr[n], template.gpr[n]));
+        equal.push(arena.eq(a.gpr[n], b.gpr[n]));
     }
-    for flag in kerf_semantics::Flag::ALL {
-        equal.push(arena.eq(updated.flags.get(flag), template.flags.get(flag)));
+    for flag in flags {
+        equal.push(arena.eq(a.flags.get(*flag), b.flags.get(*flag)));
     }
-    Some(arena.all(&equal))
+    arena.all(&equal)
 }
 
 /// Runs the span's instructions, as deployed and with the numbers of the domain's ends, on this processor; the number of
 /// states on which it agreed with the semantics, 0 if an instruction cannot run here or disagrees.
-fn native_rounds(template: &Template, numbers: &[Number], domain: Interval) -> u32 {
+fn native_rounds(template: &Template, numbers: &[Number], domain: Interval, span: &Span) -> u32 {
     let mut total = 0;
     for number in numbers {
         let Some(insn) = template.function.code.get(number.0) else { return 0 };
         let mut encodings = vec![insn.bytes.clone()];
         for value in [domain.min, domain.max] {
-            encodings.extend(template.number(*number, value).and_then(|iv| with_number(insn, number.1, iv)));
+            let iv = template.number(*number, value);
+            match number.1 {
+                Slot::Factor => encodings.extend(iv.map_or(Vec::new(), |iv| parts(&insn.insn, iv, span))),
+                slot => encodings.extend(iv.and_then(|iv| with_number(insn, slot, iv))),
+            }
         }
         for bytes in encodings {
             match native::check(&bytes, number.0 as u64, ROUNDS as usize) {
@@ -207,14 +280,27 @@ fn native_rounds(template: &Template, numbers: &[Number], domain: Interval) -> u
     total
 }
 
+/// The instructions that do an operation by a factor, each by itself. A division alone could trap on a random state.
+fn parts(insn: &Instruction, factor: i64, span: &Span) -> Vec<Vec<u8>> {
+    let Some(operation) = operation::of(insn) else { return Vec::new() };
+    let scratch = span.updates.iter().find(|u| u.offset == insn.ip()).map(|u| u.scratch_registers());
+    let Ok(sequence) = encode::operation(insn, &Operation { factor, ..operation }, &scratch.unwrap_or_default()) else {
+        return Vec::new();
+    };
+    let decoder = Decoder::new(64, &sequence, DecoderOptions::NONE);
+    let whole = decoder.into_iter().filter(|i| i.mnemonic() != iced_x86::Mnemonic::Div);
+    whole.filter_map(|i| Some(sequence.get(i.ip() as usize..i.next_ip() as usize)?.to_vec())).collect()
+}
+
 /// The instruction with another number in the field that it has, if it fits there.
 fn with_number(insn: &crate::code::Insn, slot: Slot, iv: i64) -> Option<Vec<u8>> {
-    let mut decoder = iced_x86::Decoder::new(64, &insn.bytes, iced_x86::DecoderOptions::NONE);
+    let mut decoder = Decoder::new(64, &insn.bytes, DecoderOptions::NONE);
     let decoded = decoder.decode();
     let offsets = decoder.get_constant_offsets(&decoded);
     let (at, size) = match slot {
         Slot::Immediate => (offsets.immediate_offset(), offsets.immediate_size()),
         Slot::Displacement => (offsets.displacement_offset(), offsets.displacement_size()),
+        Slot::Factor => return None,
     };
     let fits = size > 0 && form::wrap(iv.into(), size as u32 * 8) == iv;
     let mut bytes = insn.bytes.clone();

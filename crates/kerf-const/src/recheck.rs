@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kerf_image::Image;
 
-use crate::align::Slot;
 use crate::analyse::{self, Analysis, Template};
 use crate::build::{self, Input};
 use crate::compile;
 use crate::deployed::Deployed;
-use crate::entry::{Class, Entry, SlotName, Span, from_hex};
+use crate::entry::{Class, Entry, Span, from_hex};
 use crate::equivalence::{self, Signatures};
 use crate::error::ConstError;
 use crate::form;
@@ -182,11 +181,7 @@ fn analysis(entry: &Entry, variants: &Variants) -> Result<Analysis, String> {
         for iv in &span.iv {
             let index = function.code.iter().position(|i| i.offset() == iv.offset);
             let index = index.ok_or_else(|| format!("{}+{:#x} is no instruction", span.function, iv.offset))?;
-            let slot = match iv.slot {
-                SlotName::Immediate => Slot::Immediate,
-                SlotName::Displacement => Slot::Displacement,
-            };
-            template.numbers.insert((index, slot), iv.form);
+            template.numbers.insert((index, iv.slot.into()), iv.form);
         }
     }
     let touched = templates.keys().map(|(unit, _)| *unit).collect();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use iced_x86::{FlowControl, OpKind, Register};
 use kerf_image::Image;
 
+use crate::align::Slot;
 use crate::analyse::Analysis;
 use crate::analyse::Template;
 use crate::code::{Function, Place};
@@ -41,8 +42,11 @@ pub fn check(analysis: &Analysis, image: &Image) -> Option<String> {
 /// Follows the value through registers from each number of a template to what must not see it.
 fn reaches(template: &Template) -> Option<String> {
     let function = &template.function;
-    for (index, _) in template.numbers.keys() {
+    for (index, slot) in template.numbers.keys() {
         let insn = &function.code[*index].insn;
+        if *slot == Slot::Displacement && insn.mnemonic() != iced_x86::Mnemonic::Lea {
+            return Some(format!("{}+{:#x}: its value is part of an address", function.name, insn.ip()));
+        }
         if function.code[*index].rewritten {
             let why = "the kernel rewrites the instruction of its number when it starts";
             return Some(format!("{}+{:#x}: {why}", function.name, insn.ip()));

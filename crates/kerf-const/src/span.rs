@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register};
 
 use crate::align::{self, Slot};
 use crate::analyse::{Number, Template};
 use crate::code::{Function, is_relative};
-use crate::entry::{Iv, Proof, Span, Update, UpdateKind, Window, to_hex};
+use crate::entry::{Iv, Proof, Span, Update, Window, to_hex};
+use crate::liveness::Liveness;
+use crate::operation::{self, Kind, Operation};
+use crate::update;
 
 /// Bytes of the jump that a detour begins with.
 pub const JUMP: usize = 5;
@@ -16,7 +19,7 @@ pub const JUMP: usize = 5;
 const MOST_GAP: usize = 4;
 
 /// Builds the spans of a template. `deployed` are the bytes of the function in the image, `function_offset` its place.
-pub fn spans(template: &Template, function_offset: u64, deployed: &[u8]) -> Vec<Span> {
+pub fn spans(template: &Template, function_offset: u64, deployed: &[u8], live: Option<&Liveness>) -> Vec<Span> {
     let code = &template.function.code;
     let flow = Flow::new(&template.function);
     let mut groups: Vec<Vec<Number>> = Vec::new();
@@ -45,7 +48,7 @@ pub fn spans(template: &Template, function_offset: u64, deployed: &[u8]) -> Vec<
                 bytes: to_hex(deployed.get(start as usize..end as usize)?),
                 expression: expression(template, &group),
                 iv: group.iter().map(|n| iv(template, *n)).collect(),
-                updates: updates(template, &group),
+                updates: updates(template, &group, live),
                 proof: Proof::default(),
                 absolute: absolute_fields(&template.function, covered),
                 window,
@@ -103,7 +106,7 @@ pub fn accessed(insn: &Instruction, writes: bool) -> BTreeSet<Register> {
 
 fn iv(template: &Template, number: Number) -> Iv {
     let insn = &template.function.code[number.0];
-    let stock = align::numbers(insn).into_iter().find(|(s, _)| *s == number.1).map_or(0, |(_, n)| n);
+    let stock = align::number(insn, number.1).unwrap_or(0);
     Iv {
         form: template.numbers[&number],
         offset: insn.offset(),
@@ -121,7 +124,8 @@ fn field(insn: &Instruction, bytes: &[u8], slot: Slot) -> Option<(u8, u8)> {
     let offsets = decoder.get_constant_offsets(&decoded);
     debug_assert_eq!(decoded.code(), insn.code());
     match slot {
-        Slot::Immediate if offsets.has_immediate() => {
+        // A power of two can be put into the shift's own field.
+        Slot::Immediate | Slot::Factor if offsets.has_immediate() => {
             Some((offsets.immediate_offset() as u8, offsets.immediate_size() as u8))
         }
         Slot::Displacement if offsets.has_displacement() => {
@@ -131,26 +135,30 @@ fn field(insn: &Instruction, bytes: &[u8], slot: Slot) -> Option<(u8, u8)> {
     }
 }
 
-fn updates(template: &Template, group: &[Number]) -> Vec<Update> {
-    let indexes: BTreeSet<usize> = group.iter().map(|n| n.0).collect();
-    indexes
+fn updates(template: &Template, group: &[Number], live: Option<&Liveness>) -> Vec<Update> {
+    // An operation is known by its factor: what else the instruction holds belongs to it.
+    let numbers: BTreeMap<usize, Slot> = group.iter().map(|n| (n.0, n.1)).collect();
+    numbers
         .into_iter()
-        .map(|n| {
+        .map(|(n, slot)| {
             let insn = &template.function.code[n];
-            Update { offset: insn.offset(), kind: kind(&insn.insn) }
+            let divides = operation::of(&insn.insn).filter(|o| slot == Slot::Factor && o.kind == Kind::Divide);
+            let scratch = divides.map_or(Vec::new(), |o| scratch(&o, insn.offset(), live));
+            Update { offset: insn.offset(), kind: update::kind(&insn.insn, slot), scratch }
         })
         .collect()
 }
 
-fn kind(insn: &Instruction) -> UpdateKind {
-    match insn.mnemonic() {
-        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt => UpdateKind::Flags,
-        _ if insn.op0_kind() == OpKind::Memory => UpdateKind::Store,
-        Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx => UpdateKind::Overwrite,
-        Mnemonic::Imul if insn.op_count() == 3 => UpdateKind::Overwrite,
-        Mnemonic::Add | Mnemonic::Sub | Mnemonic::Xor | Mnemonic::Rol | Mnemonic::Ror => UpdateKind::Reverse,
-        _ => UpdateKind::Capture,
+/// Registers for a division: the pair that the processor divides in, and one for the divisor, where they are free.
+fn scratch(operation: &Operation, offset: u64, live: Option<&Liveness>) -> Vec<String> {
+    let target = operation.target.full_register();
+    let free: Vec<Register> = live.map_or(Vec::new(), |l| l.free(offset));
+    let pair = [Register::RAX, Register::RDX];
+    let mut wanted: Vec<Register> = pair.into_iter().filter(|r| *r != target && free.contains(r)).collect();
+    if pair.contains(&target) {
+        wanted.extend(free.iter().find(|r| !pair.contains(r)));
     }
+    wanted.iter().map(|r| format!("{r:?}").to_lowercase()).collect()
 }
 
 /// The span in readable algebra: each instruction with the number written as a function of V.
@@ -169,7 +177,11 @@ fn expression(template: &Template, group: &[Number]) -> String {
                     if text.contains(' ') { format!("({text})") } else { text }
                 })
             };
-            crate::algebra::assignment(insn, form(Slot::Immediate).as_deref(), form(Slot::Displacement).as_deref())
+            let (immediate, displacement) = (form(Slot::Immediate), form(Slot::Displacement));
+            match form(Slot::Factor) {
+                Some(factor) => crate::algebra::operation(insn, &factor, displacement.as_deref()),
+                None => crate::algebra::assignment(insn, immediate.as_deref(), displacement.as_deref()),
+            }
         })
         .collect();
     parts.join("; ")

@@ -21,4 +21,4 @@ pub use status::{ActiveEntry, ActiveLocation, Outcome, Placement, State, Status}
 pub use transaction::{Change, DetourInstruction, Entry, Location, Range, Target, Transaction};
 
 /// The version of the module's interface that this crate speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

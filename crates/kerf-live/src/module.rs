@@ -23,6 +23,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "Makefile",
     "kerf.h",
     "kerf_form.c",
+    "kerf_insn.h",
     "kerf_lookup.c",
     "kerf_lookup.h",
     "kerf_main.c",
@@ -30,6 +31,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "kerf_plan.c",
     "kerf_pool.c",
     "kerf_record.c",
+    "kerf_sequence.c",
     "kerf_stack.c",
     "kerf_stop.c",
     "kerf_target.c",
@@ -108,8 +110,17 @@ pub fn load(module: &Path) -> Result<(), LiveError> {
         Err(Errno::KEYREJECTED) => {
             Err(load_error("load", "the kernel takes signed modules only (Secure Boot): sign it or turn that off"))
         }
-        Err(Errno::NOENT) => Err(load_error("load", "the kernel lacks a symbol it needs; the kernel log names it")),
+        Err(Errno::NOENT) => Err(load_error("load", what_is_lacking())),
         Err(errno) => Err(load_error("load", format!("{errno}; the kernel log may say more"))),
+    }
+}
+
+/// Why the kernel did not find something that the module asked for.
+fn what_is_lacking() -> &'static str {
+    if Path::new("/sys/kernel/btf/vmlinux").exists() {
+        "the kernel lacks a symbol it needs; the kernel log names it"
+    } else {
+        "the kernel has no types (BTF): boot one with CONFIG_DEBUG_INFO_BTF=y, as Debian's are"
     }
 }
 

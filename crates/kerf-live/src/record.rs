@@ -134,7 +134,14 @@ fn write_location(writer: &mut Writer, id: &str, location: &Location) -> Result<
             let total = instructions.iter().map(|instruction| instruction.bytes.len()).sum();
             limited(id, total, 1, 123, "bytes in a detour", "1 to 123")?;
             for instruction in instructions {
-                writer.u8(limited(id, instruction.bytes.len(), 1, 15, "bytes in an instruction", "1 to 15")? as u8);
+                writer.u8(limited(
+                    id,
+                    instruction.bytes.len(),
+                    1,
+                    24,
+                    "bytes in the place of an instruction",
+                    "1 to 24",
+                )? as u8);
                 writer.bytes.extend(&instruction.bytes);
             }
         }

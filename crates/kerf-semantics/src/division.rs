@@ -18,7 +18,7 @@ struct Scaled {
 }
 
 impl Scaled {
-    /// The divisor that the factor is the reciprocal of, for all values of x, of `width` bits.
+    /// The divisor that the factor is the reciprocal of, for all values of x, of which `width` bits can be ones.
     fn divisor(&self, width: u32) -> Option<u128> {
         if self.shift > 126 || self.factor < 2 {
             return None;
@@ -40,7 +40,7 @@ impl Arena {
     pub(crate) fn quotient(&mut self, terms: &[(Term, u128)], hi: u32, lo: u32) -> Option<Term> {
         let scaled = self.scaled(terms, hi, lo)?;
         let (width, wanted) = (self.width(scaled.x), hi - lo + 1);
-        let divisor = scaled.divisor(width)?;
+        let divisor = scaled.divisor(if scaled.signed { width } else { self.significant_bits(scaled.x) })?;
         if scaled.signed {
             // Fewer bits would hide the sum from the addition of the sign that follows.
             let floor = (wanted >= width).then(|| self.signed_floor(scaled.x, divisor))?;

@@ -35,6 +35,7 @@ mod memory;
 pub mod native;
 mod operand;
 mod prove;
+mod range;
 mod region;
 mod shift;
 mod slices;

@@ -235,6 +235,7 @@ impl Arena {
             Node::Constant(value) => self.constant(signed(value, from) as u128, width),
             Node::Sext(inner) => self.sext(inner, width),
             Node::Zext(inner) => self.zext(inner, width),
+            _ if self.significant_bits(term) < from => self.zext(term, width),
             Node::Extract(sum, hi, lo) => match self.extended_quotient(sum, hi, lo, width) {
                 Some(quotient) => quotient,
                 None => self.intern(Node::Sext(term), width),

@@ -1,4 +1,9 @@
-//! `kerf const set` on the distribution's kernel in a virtual machine: every word, every refusal, and a sudden death.
+//! `kerf const set` on the stock kernel in a virtual machine: every word, every refusal, a sudden death, and the effects.
+
+#[path = "live/effects.rs"]
+mod effects;
+#[path = "live/untyped.rs"]
+mod untyped;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +41,7 @@ fn baggage() -> &'static Baggage {
     BAGGAGE.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (table, module) = (dir.path().join("scope.db"), dir.path().join("kerf.ko"));
-        let names = ["BLK_MAX_REQUEST_COUNT", "MAX_SOFTIRQ_RESTART"];
+        let names = ["BLK_MAX_REQUEST_COUNT", "MAX_SOFTIRQ_RESTART", "SHRINK_BATCH"];
         done(&kerf().args(["const", "build"]).args(names).arg("--table").arg(&table).output().expect("kerf starts"));
         let cache = Cache::open_default().expect("a cache");
         let kernel = kerf_lab::kernel(&cache, &mut Quiet).expect("a kernel");
@@ -64,16 +69,16 @@ fn foreign_module(kernel: &kerf_lab::Kernel, source: &Path, dir: &Path) -> PathB
     module
 }
 
-/// Runs a script in a guest; its output in blocks, each headed `## COMMAND` and ended by the exit code.
-fn guest(script: &str) -> Vec<(String, String, i32)> {
+/// Runs a script in a guest that is described by more options of `kerf lab run`, and gives its output.
+fn run(options: &[&str], script: &str) -> String {
     let baggage = baggage();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("script");
-    let prelude = "t() { echo \"## $*\"; \"$@\" 2>&1; echo \"code $?\"; }\n";
-    fs::write(&file, format!("{prelude}{script}")).expect("it can be written");
+    fs::write(&file, script).expect("it can be written");
     let place = |path: &Path, guest: &str| format!("{}:{guest}", path.display());
     let output = kerf()
         .args(["lab", "run", "--quiet", "--append", "preempt=full"])
+        .args(options)
         .args(["--file", &place(&baggage.table, "/var/lib/kerf/scope.db")])
         .args(["--file", &place(&baggage.module, "/kerf.ko")])
         .args(["--file", &place(&baggage.foreign, "/foreign.ko")])
@@ -81,7 +86,13 @@ fn guest(script: &str) -> Vec<(String, String, i32)> {
         .args(["--", "sh", "/script"])
         .output()
         .expect("kerf starts");
-    blocks(&done(&output))
+    done(&output)
+}
+
+/// Runs a script in a guest; its output in blocks, each headed `## COMMAND` and ended by the exit code.
+fn guest(options: &[&str], script: &str) -> Vec<(String, String, i32)> {
+    let prelude = "t() { echo \"## $*\"; \"$@\" 2>&1; echo \"code $?\"; }\n";
+    blocks(&run(options, &format!("{prelude}{script}")))
 }
 
 fn blocks(text: &str) -> Vec<(String, String, i32)> {
@@ -131,18 +142,28 @@ const WORDS: &[(&str, i32, &str)] = &[
     ("kerf doctor", 31, "kerf module load"),
 ];
 
-#[test]
-fn every_word_says_what_it_did() {
-    let script: String = WORDS.iter().map(|(command, ..)| format!("t {command}\n")).collect();
-    let said = guest(&script);
-    assert_eq!(said.len(), WORDS.len());
-    for ((command, code, words), (ran, text, ended)) in WORDS.iter().zip(&said) {
+/// The commands of a list as a script.
+fn script(words: &[(&str, i32, &str)]) -> String {
+    words.iter().map(|(command, ..)| format!("t {command}\n")).collect()
+}
+
+/// Runs a script in a guest and compares what its commands said.
+#[track_caller]
+fn check(words: &[(&str, i32, &str)], options: &[&str], script: &str) {
+    let said = guest(options, script);
+    assert_eq!(said.len(), words.len());
+    for ((command, code, words), (ran, text, ended)) in words.iter().zip(&said) {
         assert_eq!(command, ran);
         assert!(
             ended == code && text.contains(words),
             "{command}: code {ended} instead of {code}, or without `{words}`:\n{text}"
         );
     }
+}
+
+#[test]
+fn every_word_says_what_it_did() {
+    check(WORDS, &[], &script(WORDS));
 }
 
 #[test]
@@ -157,7 +178,7 @@ fn a_killed_set_leaves_all_or_nothing() {
             )
         })
         .collect();
-    let said = guest(&format!("insmod /kerf.ko\n{kills}t kerf const unset --all\nt kerf status --json\n"));
+    let said = guest(&[], &format!("insmod /kerf.ko\n{kills}t kerf const unset --all\nt kerf status --json\n"));
     let states: Vec<serde_json::Value> = said
         .iter()
         .filter(|(command, ..)| command == "kerf status --json")

@@ -3,11 +3,12 @@
 //! The module compares prefixes and operands of the new instruction with the stock one's, so nothing is left to an encoder's
 //! taste. What was encoded is decoded again and compared.
 
-use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
+use iced_x86::{ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::align::{self, Slot};
 use crate::entry::SlotName;
 use crate::form::wrap;
+use crate::operation::{self, Kind, Operation};
 
 /// The number of an instruction, sign-extended to 64 bits.
 pub(super) fn number(insn: &Instruction, slot: Slot) -> Option<i64> {
@@ -21,6 +22,7 @@ pub(super) fn number(insn: &Instruction, slot: Slot) -> Option<i64> {
             let memory = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory);
             memory.then(|| insn.memory_displacement64() as i64)
         }
+        Slot::Factor => operation::of(insn).map(|o| o.factor),
     }
 }
 
@@ -38,11 +40,26 @@ pub(super) fn sensible(insn: &Instruction, slot: Slot, want: i64) -> Result<(), 
     if slot == Slot::Immediate && shift && !(0..width).contains(&want) {
         return Err(format!("a shift of {width} bits by {want} means another one to the processor"));
     }
+    if slot == Slot::Factor && want < 1 {
+        return Err(format!("an operation by {want} is not one that was proved"));
+    }
     Ok(())
 }
 
-/// An instruction for a trampoline, with other numbers. Branches get 32-bit distances, which the module fills in.
-pub(super) fn moved(insn: &Instruction, bytes: &[u8], wanted: &[(SlotName, i64)]) -> Result<Vec<u8>, String> {
+/// An instruction for a trampoline, with other numbers. Branches get 32-bit distances, which the module fills in. An
+/// operation may take several instructions and the `scratch` registers.
+pub(super) fn moved(
+    insn: &Instruction,
+    bytes: &[u8],
+    wanted: &[(SlotName, i64)],
+    scratch: &[Register],
+) -> Result<Vec<u8>, String> {
+    let asked = |slot: SlotName| wanted.iter().find(|(s, _)| *s == slot).map(|(_, want)| *want);
+    if let Some(factor) = asked(SlotName::Factor) {
+        let deployed = operation::of(insn).ok_or_else(|| format!("`{}` is no operation", align_text(insn)))?;
+        let addend = asked(SlotName::Displacement).unwrap_or(deployed.addend);
+        return operation(insn, &Operation { factor, addend, ..deployed }, scratch);
+    }
     if !matches!(insn.flow_control(), FlowControl::Next) {
         return branch(insn, bytes);
     }
@@ -51,6 +68,73 @@ pub(super) fn moved(insn: &Instruction, bytes: &[u8], wanted: &[(SlotName, i64)]
         new = rewritten(&new, *slot, *want)?;
     }
     check(insn, &new, wanted).map(|()| new)
+}
+
+/// The instructions that do an operation in the place of a deployed one, in the forms that the module knows.
+///
+/// # Errors
+/// The number does not fit, or a division has not enough free registers.
+pub(crate) fn operation(insn: &Instruction, wanted: &Operation, scratch: &[Register]) -> Result<Vec<u8>, String> {
+    let wide = wanted.bits() == 64;
+    let (target, source) = (wanted.target.number() as u8, wanted.source.number() as u8);
+    if wanted.kind == Kind::Divide {
+        return division(insn, wanted, scratch);
+    }
+    // 32-bit products are the same for factors that differ by a multiple of 2^32.
+    let field = |number: i64| {
+        let cut = if wide { number } else { wrap(number.into(), 32) };
+        i32::try_from(cut).map_err(|_| format!("{number} does not fit the 32 bits of a multiplication"))
+    };
+    let mut code = registers(wide, 0x69, target, source);
+    code.extend(field(wanted.factor)?.to_le_bytes());
+    if wanted.addend != 0 {
+        code.extend(registers(wide, 0x81, 0, target));
+        code.extend(field(wanted.addend)?.to_le_bytes());
+    }
+    Ok(code)
+}
+
+/// `mov target, %rax; xor %edx, %edx; mov $divisor, scratch; div scratch; mov %rax, target`: the moves only where the
+/// target is not rax itself. A target outside the pair serves as the scratch register.
+fn division(insn: &Instruction, wanted: &Operation, scratch: &[Register]) -> Result<Vec<u8>, String> {
+    let full = wanted.target.full_register();
+    let pair = [Register::RAX, Register::RDX];
+    if let Some(taken) = pair.iter().find(|r| **r != full && !scratch.contains(r)) {
+        let taken = format!("{taken:?}").to_lowercase();
+        return Err(format!("`{}` cannot become a division: {taken} is in use there", align_text(insn)));
+    }
+    let divisor = match pair.contains(&full) {
+        false => full,
+        true => *scratch
+            .iter()
+            .find(|r| !pair.contains(r))
+            .ok_or_else(|| format!("`{}` cannot become a division: no register is free there", align_text(insn)))?,
+    };
+    let number = u32::try_from(wanted.factor).ok().filter(|n| *n != 0);
+    let number = number.ok_or_else(|| format!("{} is no divisor of 32 bits", wanted.factor))?;
+    let (wide, target, divisor) = (wanted.bits() == 64, full.number() as u8, divisor.number() as u8);
+    let mut code = Vec::new();
+    if full != Register::RAX {
+        code.extend(registers(wide, 0x89, target, 0));
+    }
+    code.extend([0x31, 0xd2]);
+    if divisor >= 8 {
+        code.push(0x41);
+    }
+    code.push(0xb8 | divisor & 7);
+    code.extend(number.to_le_bytes());
+    code.extend(registers(wide, 0xf7, 6, divisor));
+    if full != Register::RAX {
+        code.extend(registers(wide, 0x89, 0, target));
+    }
+    Ok(code)
+}
+
+/// Prefix, opcode and ModRM byte of an instruction between registers.
+fn registers(wide: bool, opcode: u8, reg: u8, rm: u8) -> Vec<u8> {
+    let rex = 0x40 | u8::from(wide) << 3 | (reg >> 3) << 2 | rm >> 3;
+    let prefix = (rex != 0x40).then_some(rex);
+    prefix.into_iter().chain([opcode, 0xc0 | (reg & 7) << 3 | rm & 7]).collect()
 }
 
 fn branch(insn: &Instruction, bytes: &[u8]) -> Result<Vec<u8>, String> {
@@ -94,6 +178,7 @@ fn rewritten(bytes: &[u8], slot: SlotName, want: i64) -> Result<Vec<u8>, String>
     match slot {
         SlotName::Immediate => immediate(bytes, &parts, want).ok_or_else(refuse),
         SlotName::Displacement => displacement(bytes, &parts, want).ok_or_else(refuse),
+        SlotName::Factor => Err(refuse()),
     }
 }
 
@@ -179,10 +264,7 @@ fn check(stock: &Instruction, bytes: &[u8], wanted: &[(SlotName, i64)]) -> Resul
         && registers(&new) == registers(stock)
         && new.memory_index_scale() == stock.memory_index_scale();
     for slot in [SlotName::Immediate, SlotName::Displacement] {
-        let place = match slot {
-            SlotName::Immediate => Slot::Immediate,
-            SlotName::Displacement => Slot::Displacement,
-        };
+        let place = Slot::from(slot);
         // A RIP-relative distance is the module's to write.
         if place == Slot::Displacement && stock.is_ip_rel_memory_operand() {
             continue;

@@ -311,7 +311,7 @@ proptest! {
             _ => (Slot::Immediate, SlotName::Immediate),
         };
         let want = wrap(want.into(), align::slot_bits(&insn, slot));
-        let new = encode::moved(&insn, &bytes, &[(name, want)]).unwrap();
+        let new = encode::moved(&insn, &bytes, &[(name, want)], &[]).unwrap();
         let decoded = Decoder::new(64, &new, DecoderOptions::NONE).decode();
         prop_assert_eq!(decoded.len(), new.len());
         prop_assert_eq!(decoded.mnemonic(), insn.mnemonic());
@@ -349,7 +349,7 @@ proptest! {
     fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 1..16), want: i64, displacement: bool) {
         let insn = Decoder::new(64, &bytes, DecoderOptions::NONE).decode();
         let slot = if displacement { SlotName::Displacement } else { SlotName::Immediate };
-        let _ = encode::moved(&insn, &bytes, &[(slot, want)]);
+        let _ = encode::moved(&insn, &bytes, &[(slot, want)], &[]);
         let _ = encode::same_but_relocated(&bytes, &bytes, &[]);
     }
 }

@@ -48,7 +48,10 @@ impl Detour<'_> {
             let bytes = bytes.ok_or_else(|| format!("{} is not whole instructions", self.place()))?;
             let wanted: Vec<(SlotName, i64)> =
                 numbers.iter().filter(|n| n.iv.offset == insn.ip()).map(|n| (n.iv.slot, n.want)).collect();
-            let new = encode::moved(&insn, bytes, &wanted)
+            let own = numbers.iter().find(|n| n.iv.offset == insn.ip());
+            let update = own.and_then(|n| n.span.updates.iter().find(|u| u.offset == insn.ip()));
+            let scratch = update.map(|u| u.scratch_registers());
+            let new = encode::moved(&insn, bytes, &wanted, &scratch.unwrap_or_default())
                 .map_err(|why| format!("{}+{:#x}: {why}", self.span.function, insn.ip()))?;
             changed += usize::from(!wanted.is_empty());
             instructions.push(DetourInstruction { bytes: new });

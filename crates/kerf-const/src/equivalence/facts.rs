@@ -63,8 +63,8 @@ const MOST_FIXED: usize = 8;
 pub type SlotKey = (u8, i64, u8);
 
 impl Facts {
-    /// At the entry both functions get the same registers.
-    pub fn entry(arena: &mut Arena) -> Facts {
+    /// At the entry both functions get the same registers and find the same below the stack pointer.
+    pub fn entry(arena: &mut Arena, slots: &BTreeSet<SlotKey>) -> Facts {
         let mut values = BTreeMap::new();
         for side in 0..2 {
             for (number, name) in REGISTER_NAMES.iter().enumerate() {
@@ -74,6 +74,12 @@ impl Facts {
                     values.insert(Location::Register(side, number as u8, half), value);
                 }
             }
+        }
+        let mut classes: HashMap<(i64, u8), u32> = HashMap::new();
+        for (side, offset, size) in slots {
+            let next = classes.len() as u32;
+            let class = *classes.entry((*offset, *size)).or_insert(next);
+            values.insert(Location::Slot(*side, *offset, *size), Value::Class(class));
         }
         Facts { values, ..Facts::default() }
     }

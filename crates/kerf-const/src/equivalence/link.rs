@@ -8,6 +8,7 @@ use kerf_semantics::{Arena, Overrides};
 use crate::align::{self, Slot};
 use crate::analyse::{Number, Template};
 use crate::code::{Code, Function, Insn, Place};
+use crate::operation::{self, Operation};
 
 use super::calls::Call;
 
@@ -17,6 +18,11 @@ const DISTANCE: u64 = 0x2_0000;
 /// Where the code itself is taken to lie.
 const CODE: u64 = 0xffff_ffff_8000_0000;
 const PART: u64 = 0x10_0000;
+
+/// Where the part of a function that was moved out of it is taken to lie.
+pub fn cold_entry() -> u64 {
+    CODE + PART
+}
 
 /// Gives every place that is referred to an address, the same for both sides.
 #[derive(Debug, Default)]
@@ -64,6 +70,8 @@ pub enum Role {
     Return,
     /// A call through a register, by the thunk that stands for it.
     Thunk(iced_x86::Register, bool),
+    /// A multiplication or division with another factor and addend.
+    Operation(Operation),
 }
 
 /// A function and the parts that the compiler moved out of it, linked.
@@ -193,6 +201,11 @@ fn link_one(
             let term = arena.constant(u128::from(address), 64);
             overrides.insert(ip, operand, term);
         }
+    }
+    if let Some(factor) = number(Slot::Factor) {
+        let deployed = operation::of(&linked)?;
+        let addend = number(Slot::Displacement).unwrap_or(deployed.addend);
+        return Some((linked, Role::Operation(Operation { factor, addend, ..deployed })));
     }
     if let Some(value) = number(Slot::Immediate) {
         let operand = align::immediate_operand(&linked)?;

@@ -10,7 +10,7 @@
 pub mod calls;
 mod conditions;
 mod facts;
-mod link;
+pub(crate) mod link;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -67,7 +67,7 @@ impl Signatures {
     }
 
     /// Whether the function returns nothing.
-    fn is_void(&self, name: &str) -> bool {
+    pub(crate) fn is_void(&self, name: &str) -> bool {
         self.find(name).is_some_and(|s| s.void)
     }
 

@@ -72,9 +72,26 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Walks, and once more as long as that shows stack slots that were not known from the beginning.
     pub fn run(mut self) -> Checked<()> {
+        loop {
+            let known = self.slots.len();
+            match self.once() {
+                Err(_) if self.slots.len() > known => {
+                    self.facts.clear();
+                    self.pending.clear();
+                    self.escaped = None;
+                    self.points = 0;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// One walk, from the entries on.
+    fn once(&mut self) -> Checked<()> {
         let start = (self.sides[0].entry, self.sides[1].entry);
-        let facts = Facts::entry(&mut self.arena);
+        let facts = Facts::entry(&mut self.arena, &self.slots);
         self.facts.insert(start, (0, facts));
         self.pending.push_back(start);
         while let Some(point) = self.pending.pop_front() {
@@ -102,6 +119,11 @@ impl<'a> Walk<'a> {
 
     /// Adds what two states know to what is known where they go.
     fn join(&mut self, point: Point, states: &[State; 2]) -> Checked<()> {
+        let known = [point.0, point.1].iter().zip(self.sides).filter(|(p, s)| s.code.contains_key(p)).count();
+        if known == 0 {
+            // Behind a call that does not return there is nothing.
+            return Ok(());
+        }
         for state in states {
             if frame_offset(&mut self.arena, state, state.gpr[RSP]).is_none() {
                 return Err("the stack pointer is not known".into());

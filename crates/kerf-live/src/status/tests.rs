@@ -3,7 +3,7 @@
 use super::*;
 
 const TEXT: &str = "\
-kerf protocol=1 build_id=764949bb
+kerf protocol=2 build_id=764949bb
 text base=0xffffffff81000000 size=0x1000000
 pool slots=512 used=1
 result code=-16 attempts=9 tasks=80 stop_ns=350000 text=task fio (pid 7) is at f+0x2/0x10, inside what changes

@@ -20,6 +20,7 @@ fn play(scenario: &str, count: u32) -> Outcome {
         "blocks" => blocks::plug_limit(),
         "functions" => known::functions(),
         "forms" => known::forms(),
+        "operations" => known::operations(),
         "parked" => known::parked(),
         "refusals" => refusals::all(),
         "not-permitted" => refusals::not_permitted(),

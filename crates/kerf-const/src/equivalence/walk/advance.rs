@@ -78,6 +78,14 @@ impl Walk<'_> {
                         next: calls.then_some(next),
                     });
                 }
+                Role::Operation(operation) => {
+                    let factor = self.arena.constant(u128::from(operation.factor as u64), 64);
+                    let addend = self.arena.constant(u128::from(operation.addend as u64), 64);
+                    let done = operation.execute(&mut self.arena, state, factor, addend);
+                    done.ok_or("an operation has no result there")?;
+                    *ip = next;
+                    continue;
+                }
                 Role::Plain => {}
             }
             if insn.mnemonic() == Mnemonic::Ret {

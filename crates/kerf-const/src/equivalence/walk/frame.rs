@@ -27,6 +27,14 @@ impl Walk<'_> {
         let slots: BTreeSet<(i64, u8)> = self.slots.iter().map(|(_, o, s)| (*o, *s)).filter(|(o, _)| *o < 0).collect();
         let shared = self.arena.memory(&format!("frames.{tag}"));
         let mut new = [shared, shared];
+        // What is there afterwards gets names of its own: a load would look as if it were made of the frame's address.
+        let mut largest: Vec<(i64, u8)> = slots.iter().copied().collect();
+        largest.sort_by_key(|(_, size)| *size);
+        for (offset, size) in largest {
+            let address = self.arena.add_constant(ours.base, offset as u64 as u128);
+            let value = self.arena.var(&format!("frames.{tag}.{offset}.{size}"), u32::from(size) * 8);
+            new = new.map(|memory| self.arena.store_bytes(memory, address, value));
+        }
         for (offset, size) in slots {
             let address = self.arena.add_constant(ours.base, offset as u64 as u128);
             let held = [ours, theirs].map(|f| self.arena.load_bytes(f.memory, address, u32::from(size)));

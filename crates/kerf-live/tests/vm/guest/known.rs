@@ -73,6 +73,57 @@ pub fn forms() -> Outcome {
     check_all(stock)
 }
 
+/// Products and quotients by other numbers, and what looks like them but is not.
+pub fn operations() -> Outcome {
+    let mut live = Live::open()?;
+    let results = ["operation0", "operation1", "operation2", "operation3"];
+    let check_all = |expected: [i64; 4]| results.iter().zip(expected).try_for_each(|(key, value)| check(key, value));
+    let stock = [8008, 15, 15, 3003];
+    check_all(stock)?;
+    // lea 8(,%rdi,8), %ecx: imul $100, %edi, %ecx; add $100, %ecx
+    let lea = [0x8d, 0x0c, 0xfd, 8, 0, 0, 0];
+    let product = [0x69, 0xcf, 100, 0, 0, 0, 0x81, 0xc1, 100, 0, 0, 0];
+    // shr $6, %rax: xor %edx, %edx; mov $7, %r8d; div %r8
+    let (in_rax, store) = ([0x48, 0xc1, 0xe8, 6], [0x48, 0x89, 0x46, 8]);
+    let by_seven = |divisor: u8| [0x31, 0xd2, 0x41, 0xb8, divisor, 0, 0, 0, 0x49, 0xf7, 0xf0];
+    // shr $6, %r9: mov %r9, %rax; xor %edx, %edx; mov $10, %r9d; div %r9; mov %rax, %r9
+    let (in_r9, store_r9) = ([0x49, 0xc1, 0xe9, 6], [0x4c, 0x89, 0x4e, 16]);
+    let by_ten = [0x4c, 0x89, 0xc8, 0x31, 0xd2, 0x41, 0xb9, 10, 0, 0, 0, 0x49, 0xf7, 0xf1, 0x49, 0x89, 0xc1];
+    // lea 3(%rdi,%rdi,2), %r10: imul $5, %rdi, %r10; add $5, %r10
+    let lea_twice = [0x4c, 0x8d, 0x54, 0x7f, 3];
+    let product_wide = [0x4c, 0x69, 0xd7, 5, 0, 0, 0, 0x49, 0x81, 0xc2, 5, 0, 0, 0];
+    let location = |stock: &[u8], code: &[&[u8]]| test_location("operations", stock, detour(code));
+    let locations = vec![
+        location(&lea, &[&product])?,
+        location(&[in_rax, store].concat(), &[&by_seven(7), &store])?,
+        location(&[in_r9, store_r9].concat(), &[&by_ten, &store_r9])?,
+        location(&lea_twice, &[&product_wide])?,
+    ];
+    set(&mut live, entry("operations", 1, locations))?;
+    check_all([100_100, 142, 100, 5005])?;
+    live.unset_all()?;
+    check_all(stock)?;
+    let mut other_source = product;
+    other_source[1] = 0xce;
+    let mut other_target = product;
+    other_target[7] = 0xc0;
+    let in_pair = [0x31, 0xd2, 0xb8, 7, 0, 0, 0, 0x48, 0xf7, 0xf0];
+    let (by_none, window) = (by_seven(0), [in_rax, store].concat());
+    let unfinished = &by_seven(7)[..8];
+    let wrong: [(&[u8], Vec<&[u8]>); 5] = [
+        (&lea, vec![&other_source]),
+        (&lea, vec![&other_target]),
+        (&window, vec![&by_none, &store]),
+        (&window, vec![&in_pair, &store]),
+        (&window, vec![unfinished, &store]),
+    ];
+    for (stock, code) in wrong {
+        let refusal = refused(&mut live, entry("wrong", 1, vec![location(stock, &code)?]))?;
+        says(&refusal, &["is neither one instruction nor a multiplication or division"])?;
+    }
+    check_all(stock)
+}
+
 /// Each owner sets and unsets its own half of the immediate; nobody takes the other's.
 fn packed(live: &mut Live) -> Outcome {
     let stock = [0x48, 0xb8, 0x10, 0, 0, 0, 0x20, 0, 0, 0];

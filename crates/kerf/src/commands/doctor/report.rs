@@ -98,7 +98,10 @@ fn options(machine: &Machine) -> Vec<Finding> {
 
 fn btf(machine: &Machine) -> Finding {
     let found = if machine.btf { "/sys/kernel/btf/vmlinux" } else { "/sys/kernel/btf/vmlinux is not there" };
-    finding("types (BTF)", machine.btf, "set", found, "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's are")
+    // A loaded module has them from the kernel itself.
+    let needed_for = if machine.module == Module::Missing { "set" } else { "build" };
+    let remedy = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's are";
+    finding("types (BTF)", machine.btf, needed_for, found, remedy)
 }
 
 fn guards(machine: &Machine) -> Vec<Finding> {
@@ -258,7 +261,7 @@ mod tests {
                 |m| m.config = Some(CONFIG.replace("CONFIG_OBJTOOL=y", "")),
                 "CONFIG_STACK_VALIDATION=y",
             ),
-            ("types (BTF)", |m| m.btf = false, "CONFIG_DEBUG_INFO_BTF=y"),
+            ("types (BTF)", |m| (m.btf, m.module) = (false, Module::Missing), "CONFIG_DEBUG_INFO_BTF=y"),
             ("lockdown", |m| m.lockdown = Some("none [integrity] confidentiality".into()), "Secure Boot"),
             ("Secure Boot", |m| m.secure_boot = Some(true), "mokutil"),
             ("kerf.ko", |m| m.module = Module::Missing, "kerf module load"),
@@ -287,6 +290,7 @@ mod tests {
     fn what_only_building_needs_does_not_forbid_setting() {
         let mut machine = fit();
         (machine.source, machine.programs, machine.headers) = (None, Vec::new(), None);
+        machine.btf = false;
         machine.compiler = Some("gcc-12 (Debian 12.2.0-15) 12.2.1".into());
         machine.config = Some(CONFIG.replace("CONFIG_LIVEPATCH=y\n", ""));
         let report = examine(&machine);

@@ -12,10 +12,15 @@ use crate::bytes::{text_at, u16_at, u32_at};
 const MAGIC: u16 = 0xeb9f;
 
 const KIND_INT: u32 = 1;
+const KIND_POINTER: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_VOLATILE: u32 = 9;
+const KIND_CONST: u32 = 10;
+const KIND_RESTRICT: u32 = 11;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
@@ -23,7 +28,10 @@ const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 
-/// Anonymous structures are nested at most this deep.
+/// The bit of an integer's encoding that says that it is a truth value.
+const ENCODING_BOOL: u32 = 1 << 2;
+
+/// Structures are nested, and names stand for names, at most this deep.
 const DEPTH: usize = 16;
 
 /// No structure has more members than this, those of anonymous ones inside included. A damaged blob can nest a type in
@@ -164,6 +172,74 @@ impl<'data> Btf<'data> {
         Some((name, Signature { parameters: prototype.length, variadic, void: prototype.size_or_type == 0 }))
     }
 
+    /// The truth values (`bool`) that lie in the structures that a function's parameters point to: number of the
+    /// parameter and offset in bytes. Members of unions are left out; nothing is told of a function whose name stands
+    /// for several types.
+    pub fn booleans(&self, function: &str) -> Vec<(usize, u32)> {
+        let mut prototypes: Vec<usize> = Vec::new();
+        for &start in &self.starts {
+            let Some(kind) = Kind::read(self.types, start as usize).filter(|k| k.kind == KIND_FUNC) else { continue };
+            if text_at(self.strings, kind.name) == Some(function) {
+                prototypes.extend((kind.size_or_type as usize).checked_sub(1));
+            }
+        }
+        let [prototype] = prototypes[..] else { return Vec::new() };
+        let Some((start, kind)) = self.kind(prototype).filter(|(_, k)| k.kind == KIND_FUNC_PROTO) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for number in 0..kind.length {
+            let Some(parameter) = u32_at(self.types, start + 12 + 8 * number + 4) else { break };
+            let pointed =
+                self.plain(parameter).and_then(|index| self.kind(index)).filter(|(_, k)| k.kind == KIND_POINTER);
+            let Some(target) = pointed.and_then(|(_, pointer)| self.plain(pointer.size_or_type)) else { continue };
+            let (mut offsets, mut left) = (Vec::new(), MEMBERS);
+            self.booleans_in(target, 0, DEPTH, &mut left, &mut offsets);
+            found.extend(offsets.into_iter().map(|offset| (number, offset)));
+        }
+        found
+    }
+
+    fn booleans_in(&self, index: usize, base: u32, depth: usize, left: &mut usize, out: &mut Vec<u32>) {
+        let Some((start, kind)) = self.kind(index).filter(|_| depth > 0) else { return };
+        if kind.kind == KIND_INT {
+            let encoding = u32_at(self.types, start + 12).map(|word| word >> 24);
+            if kind.size_or_type == 1 && base.is_multiple_of(8) && encoding.is_some_and(|e| e & ENCODING_BOOL != 0) {
+                out.push(base / 8);
+            }
+        }
+        for number in 0..if kind.kind == KIND_STRUCT { kind.length } else { 0 } {
+            let at = start + 12 + 12 * number;
+            let (Some(member), Some(offset)) = (u32_at(self.types, at + 4), u32_at(self.types, at + 8)) else { return };
+            let Some(rest) = left.checked_sub(1) else { return };
+            *left = rest;
+            // A bit field has a width in the top eight bits, and is no byte of its own.
+            let (width, offset) = if kind.flag { (offset >> 24, offset & 0xff_ffff) } else { (0, offset) };
+            if let (0, Some(inner)) = (width, self.plain(member)) {
+                self.booleans_in(inner, base.saturating_add(offset), depth - 1, left, out);
+            }
+        }
+    }
+
+    /// A type by its position, and where it begins.
+    fn kind(&self, index: usize) -> Option<(usize, Kind)> {
+        let start = *self.starts.get(index)? as usize;
+        Some((start, Kind::read(self.types, start)?))
+    }
+
+    /// The position of a type, given by its number, without the names and qualifiers in front of it.
+    fn plain(&self, number: u32) -> Option<usize> {
+        let mut index = (number as usize).checked_sub(1)?;
+        for _ in 0..DEPTH {
+            let (_, kind) = self.kind(index)?;
+            if !matches!(kind.kind, KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT) {
+                return Some(index);
+            }
+            index = (kind.size_or_type as usize).checked_sub(1)?;
+        }
+        None
+    }
+
     /// The first structure or union of that name.
     pub fn struct_named(&self, name: &str) -> Option<Struct> {
         let named = |kind: Kind| {
@@ -245,7 +321,7 @@ impl Kind {
             KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => Some(12 * self.length),
             KIND_ENUM | KIND_FUNC_PROTO => Some(8 * self.length),
             // Pointers, forwards, typedefs, qualifiers, functions, floats, type tags.
-            2 | 7..=12 | 16 | 18 => Some(0),
+            KIND_POINTER | 7..=KIND_FUNC | 16 | 18 => Some(0),
             _ => None,
         }
     }

@@ -74,3 +74,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn truth_values_behind_parameters_are_found() {
+    let text = "struct inner { char c; _Bool deep; }; typedef const struct inner inner_t;\n\
+                struct outer { long a; _Bool b; _Bool bit : 1; union { _Bool u; char v; }; inner_t in; _Bool many[2]; };\n\
+                int f(int n, const struct outer *restrict p, _Bool *q) { return n + p->b + *q + p->in.deep; }";
+    let dir = tempfile::tempdir().expect("a directory");
+    let (c, o) = (dir.path().join("a.c"), dir.path().join("a.o"));
+    std::fs::write(&c, text).expect("written");
+    let status = std::process::Command::new("gcc").args(["-gbtf", "-O2", "-c", "-o"]).arg(&o).arg(&c).status();
+    assert!(status.expect("gcc runs").success());
+    let image = crate::Image::open(&o).expect("an object");
+    let types = Btf::parse(image.btf().expect("it has types")).expect("they are sound");
+    assert_eq!(types.booleans("f"), [(1, 8), (1, 12), (2, 0)]);
+    assert_eq!(types.booleans("g"), []);
+}

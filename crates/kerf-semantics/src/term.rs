@@ -194,6 +194,22 @@ impl Arena {
         }
     }
 
+    /// What a 1-bit term is the conjunction of: the term itself, if it is none.
+    pub fn conjuncts(&self, term: Term) -> Vec<Term> {
+        match self.node(term) {
+            Node::Bits(BitOp::And, terms, 1) if self.width(term) == 1 => terms.to_vec(),
+            _ => vec![term],
+        }
+    }
+
+    /// Both sides of a term that says that two are equal; a constant stands to the right.
+    pub fn as_equality(&self, term: Term) -> Option<(Term, Term)> {
+        match self.node(term) {
+            Node::Eq(a, b) => Some((*a, *b)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn same_width(&self, a: Term, b: Term) -> u32 {
         let width = self.width(a);
         assert_eq!(width, self.width(b), "both operands have the same width");

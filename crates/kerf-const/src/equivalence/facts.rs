@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kerf_semantics::{Arena, Flag, Frame, REGISTER_NAMES, State, Term};
 
+use super::conditions::{self, Assumptions, everywhere};
+
 /// Number of the stack pointer.
 pub const RSP: usize = 4;
 
@@ -18,10 +20,21 @@ pub enum Location {
     Slot(u8, i64, u8),
 }
 
+impl Location {
+    /// How wide it is.
+    pub fn bits(self) -> u32 {
+        match self {
+            Location::Register(..) => 32,
+            Location::Flag(..) => 1,
+            Location::Slot(_, _, size) => u32::from(size) * 8,
+        }
+    }
+}
+
 /// What is known of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
-    /// This term, which means the same everywhere: a constant, or what a register held at the entry.
+    /// This term, which means the same everywhere: a constant, or made of what registers held at the entry.
     Fixed(Term),
     /// Part of an address in the frame, at this offset.
     Frame(i64),
@@ -37,7 +50,14 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Facts {
     values: BTreeMap<Location, Value>,
+    /// 1-bit terms over what the places hold, all of which are 1.
+    conditions: Vec<Term>,
+    /// The lowest frame offset whose address was given away on some way here.
+    pub escaped: Option<i64>,
 }
+
+/// No term that means the same everywhere is kept as such beyond this size.
+const MOST_FIXED: usize = 8;
 
 /// A slot of a frame: side, offset and size in bytes.
 pub type SlotKey = (u8, i64, u8);
@@ -61,7 +81,7 @@ impl Facts {
             let class = *classes.entry((*offset, *size)).or_insert(next);
             values.insert(Location::Slot(*side, *offset, *size), Value::Class(class));
         }
-        Facts { values }
+        Facts { values, ..Facts::default() }
     }
 
     /// Both machine states at a point: equal places share a variable. `tag` names the point.
@@ -103,6 +123,19 @@ impl Facts {
         })
     }
 
+    /// What is taken for granted at the point, over the states of the same `tag`.
+    pub fn assumptions(&self, arena: &mut Arena, tag: &str, memory: Term) -> Assumptions {
+        let mut assumed = Assumptions::default();
+        if self.conditions.is_empty() {
+            return assumed;
+        }
+        let held = self.values.keys().map(|l| (*l, self.term(arena, tag, *l, l.bits()))).collect();
+        for condition in conditions::instantiate(arena, &self.conditions, &held, memory).into_iter().flatten() {
+            assumed.add(arena, condition);
+        }
+        assumed
+    }
+
     fn term(&self, arena: &mut Arena, tag: &str, location: Location, width: u32) -> Term {
         match self.values.get(&location) {
             Some(Value::Fixed(term)) => *term,
@@ -113,39 +146,15 @@ impl Facts {
         }
     }
 
-    /// What two states at the end of a step know, for the slots given.
-    pub fn read(arena: &mut Arena, states: &[State; 2], slots: &BTreeSet<SlotKey>) -> Facts {
-        let mut terms: BTreeMap<Location, Term> = BTreeMap::new();
-        let mut values = BTreeMap::new();
-        for (side, state) in (0u8..).zip(states) {
-            for number in 0..16u8 {
-                let term = state.gpr[number as usize];
-                if let Some(offset) = frame_offset(arena, state, term) {
-                    for half in 0..2 {
-                        values.insert(Location::Register(side, number, half), Value::Frame(offset));
-                    }
-                    continue;
-                }
-                let (low, high) = (arena.extract(term, 31, 0), arena.extract(term, 63, 32));
-                terms.insert(Location::Register(side, number, 0), low);
-                terms.insert(Location::Register(side, number, 1), high);
-            }
-            for (n, flag) in Flag::ALL.into_iter().enumerate() {
-                terms.insert(Location::Flag(side, n as u8), state.flags.get(flag));
-            }
-            let Some(frame) = state.frame else { continue };
-            for (_, offset, size) in slots.iter().filter(|(s, ..)| *s == side) {
-                let address = arena.add_constant(frame.base, *offset as u64 as u128);
-                let term = arena.load_bytes(frame.memory, address, u32::from(*size));
-                terms.insert(Location::Slot(side, *offset, *size), term);
-            }
-        }
+    /// What two states at the end of a path know, for the slots given.
+    pub fn read(arena: &mut Arena, states: &[State; 2], slots: &BTreeSet<SlotKey>, assumed: &Assumptions) -> Facts {
+        let simple = assumed.simplify_states(arena, states);
+        let (held, frames) = held(arena, &simple, slots);
+        let mut values: BTreeMap<Location, Value> = frames.into_iter().map(|(l, o)| (l, Value::Frame(o))).collect();
         let mut classes: HashMap<Term, u32> = HashMap::new();
-        for (location, term) in terms {
-            let fixed =
-                arena.as_constant(term).is_some() || arena.as_variable(term).is_some_and(|n| n.starts_with("entry."));
+        for (location, term) in held {
             let next = classes.len() as u32;
-            let value = if fixed {
+            let value = if everywhere(arena, term) && arena.reachable(&[term]).len() <= MOST_FIXED {
                 Value::Fixed(term)
             } else if tainted(arena, term) {
                 Value::Tainted
@@ -156,39 +165,106 @@ impl Facts {
             };
             values.insert(location, value);
         }
-        Facts { values }
+        Facts { values, ..Facts::default() }
     }
 
-    /// What both know: places are equal only if they are so in both.
+    /// Adds the conditions of a path that can be told in terms of its end.
+    pub fn with_conditions(
+        mut self,
+        arena: &mut Arena,
+        states: &[State; 2],
+        slots: &BTreeSet<SlotKey>,
+        assumed: &Assumptions,
+    ) -> Facts {
+        let (held, _) = held(arena, states, slots);
+        let memory = states.each_ref().map(|s| s.memory);
+        self.conditions = assumed.carried(arena, &held, memory);
+        self.conditions.extend(conditions::loaded(arena, &held, memory));
+        self
+    }
+
+    /// Those of the conditions here that hold at the end of another path, too.
+    pub fn still_hold(
+        &self,
+        arena: &mut Arena,
+        states: &[State; 2],
+        slots: &BTreeSet<SlotKey>,
+        assumed: &Assumptions,
+    ) -> Vec<Term> {
+        if self.conditions.is_empty() {
+            return Vec::new();
+        }
+        let (held, _) = held(arena, states, slots);
+        let said = conditions::instantiate(arena, &self.conditions, &held, states[0].memory);
+        let mut kept = Vec::new();
+        for (condition, said) in self.conditions.iter().zip(said) {
+            let holds = said.is_some_and(|said| {
+                let simple = assumed.simplify(arena, said);
+                arena.as_constant(simple) == Some(1)
+            });
+            if holds {
+                kept.push(*condition);
+            }
+        }
+        kept
+    }
+
+    /// The same without all conditions but these.
+    pub fn only(mut self, conditions: Vec<Term>) -> Facts {
+        self.conditions = conditions;
+        self
+    }
+
+    /// What both know: places are equal only if they are so in both. A slot that one of them does not know was never
+    /// written there: what it holds means nothing.
     pub fn meet(&self, other: &Facts) -> Facts {
-        let mut classes: HashMap<(Value, Value), u32> = HashMap::new();
+        let mut classes: HashMap<(Option<Value>, Option<Value>), u32> = HashMap::new();
         let mut next = 0;
         let mut values = BTreeMap::new();
-        for (location, mine) in &self.values {
-            let Some(theirs) = other.values.get(location) else { continue };
+        let all: BTreeSet<Location> = self.values.keys().chain(other.values.keys()).copied().collect();
+        for location in all {
+            let (mine, theirs) = (self.values.get(&location).copied(), other.values.get(&location).copied());
+            if mine.is_none() && self.covers(location) || theirs.is_none() && other.covers(location) {
+                continue;
+            }
             let value = match (mine, theirs) {
-                (Value::Fixed(a), Value::Fixed(b)) if a == b => *mine,
-                (Value::Frame(a), Value::Frame(b)) if a == b => *mine,
-                (Value::Tainted | Value::Frame(_), _) | (_, Value::Tainted | Value::Frame(_)) => Value::Tainted,
-                (Value::Garbage, Value::Garbage) => Value::Garbage,
-                (Value::Garbage, _) | (_, Value::Garbage) => {
+                (Some(Value::Fixed(a)), Some(Value::Fixed(b))) if a == b => Value::Fixed(a),
+                (Some(Value::Frame(a)), Some(Value::Frame(b))) if a == b => Value::Frame(a),
+                (Some(Value::Tainted | Value::Frame(_)), _) | (_, Some(Value::Tainted | Value::Frame(_))) => {
+                    Value::Tainted
+                }
+                (Some(Value::Garbage), Some(Value::Garbage)) => Value::Garbage,
+                (Some(Value::Garbage), _) | (_, Some(Value::Garbage)) => {
                     next += 1;
                     Value::Class(next)
                 }
-                _ => Value::Class(*classes.entry((*mine, *theirs)).or_insert_with(|| {
+                pair => Value::Class(*classes.entry(pair).or_insert_with(|| {
                     next += 1;
                     next
                 })),
             };
-            values.insert(*location, value);
+            values.insert(location, value);
         }
-        Facts { values }
+        let escaped = [self.escaped, other.escaped].into_iter().flatten().min();
+        Facts { values, conditions: Vec::new(), escaped }
+    }
+
+    /// Whether a slot is part of a larger one that is known.
+    fn covers(&self, location: Location) -> bool {
+        let Location::Slot(side, offset, size) = location else { return false };
+        let end = offset + i64::from(size);
+        self.values.keys().any(|known| match known {
+            Location::Slot(s, o, n) => *s == side && *n > size && *o <= offset && end <= o + i64::from(*n),
+            _ => false,
+        })
     }
 
     /// Whether two facts differ only in the names of their classes.
     pub fn same(&self, other: &Facts) -> bool {
         let (mut there, mut back) = (HashMap::new(), HashMap::new());
-        self.values.len() == other.values.len()
+        self.conditions == other.conditions
+            && self.escaped == other.escaped
+            && self.values.len() == other.values.len()
             && self.values.iter().zip(&other.values).all(|((l, a), (m, b))| {
                 l == m
                     && match (a, b) {
@@ -199,6 +275,37 @@ impl Facts {
                     }
             })
     }
+}
+
+/// What the places of two states hold, and those that hold an address in the frame, with its offset.
+fn held(
+    arena: &mut Arena,
+    states: &[State; 2],
+    slots: &BTreeSet<SlotKey>,
+) -> (BTreeMap<Location, Term>, BTreeMap<Location, i64>) {
+    let (mut terms, mut frames) = (BTreeMap::new(), BTreeMap::new());
+    for (side, state) in (0u8..).zip(states) {
+        for number in 0..16u8 {
+            let term = state.gpr[number as usize];
+            if let Some(offset) = frame_offset(arena, state, term) {
+                frames.extend((0..2).map(|half| (Location::Register(side, number, half), offset)));
+                continue;
+            }
+            let (low, high) = (arena.extract(term, 31, 0), arena.extract(term, 63, 32));
+            terms.insert(Location::Register(side, number, 0), low);
+            terms.insert(Location::Register(side, number, 1), high);
+        }
+        for (n, flag) in Flag::ALL.into_iter().enumerate() {
+            terms.insert(Location::Flag(side, n as u8), state.flags.get(flag));
+        }
+        let Some(frame) = state.frame else { continue };
+        for (_, offset, size) in slots.iter().filter(|(s, ..)| *s == side) {
+            let address = arena.add_constant(frame.base, *offset as u64 as u128);
+            let term = arena.load_bytes(frame.memory, address, u32::from(*size));
+            terms.insert(Location::Slot(side, *offset, *size), term);
+        }
+    }
+    (terms, frames)
 }
 
 /// Whether a term is computed from an address in the frame.

@@ -4,11 +4,15 @@
 //! one branch or call to the next. At each of these points the same must be about to happen: the same condition, the
 //! same call with the same arguments, the same contents of common memory. What is known at a point is which registers,
 //! flags and stack slots of the two hold equal values; where paths meet, only what all of them know is kept, until
-//! nothing changes any more. What cannot be followed is not claimed.
+//! nothing changes any more. Where one side branches and the other does not, or on another condition, each way is
+//! followed on its own under that condition. What cannot be followed is not claimed.
 
 pub mod calls;
+mod conditions;
 mod facts;
 pub(crate) mod link;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::HashMap;
@@ -28,6 +32,8 @@ pub use link::numbers_of;
 #[derive(Debug, Default)]
 pub struct Signatures {
     known: HashMap<String, Signature>,
+    /// The types (BTF) that all this is from.
+    types: Vec<u8>,
     /// Offsets in `pv_ops` of operations without arguments that keep all registers but rax.
     plain_operations: Vec<u64>,
 }
@@ -38,14 +44,15 @@ const PLAIN_OPERATIONS: [&str; 3] = ["save_fl", "irq_disable", "irq_enable"];
 impl Signatures {
     /// Reads the types of an image; without them every call is taken to pass all six registers.
     pub fn of(image: &Image) -> Signatures {
-        let Some(btf) = image.btf().and_then(|blob| Btf::parse(blob).ok()) else { return Signatures::default() };
+        let types = image.btf().unwrap_or_default().to_vec();
+        let Ok(btf) = Btf::parse(&types) else { return Signatures::default() };
         let known = btf.signatures().into_iter().map(|(name, signature)| (name.to_string(), signature)).collect();
         let irq = btf.struct_named("paravirt_patch_template").and_then(|s| s.member("irq")?.offset());
         let plain_operations = irq.zip(btf.struct_named("pv_irq_ops")).map(|(base, operations)| {
             let offset = |name: &&str| operations.member(name)?.offset();
             PLAIN_OPERATIONS.iter().filter_map(offset).map(|o| (base + o) as u64).collect()
         });
-        Signatures { known, plain_operations: plain_operations.unwrap_or_default() }
+        Signatures { known, plain_operations: plain_operations.unwrap_or_default(), types }
     }
 
     /// Whether a call through this place takes nothing and keeps every register but rax.
@@ -62,6 +69,11 @@ impl Signatures {
     /// Whether the function returns nothing.
     pub(crate) fn is_void(&self, name: &str) -> bool {
         self.find(name).is_some_and(|s| s.void)
+    }
+
+    /// The truth values in what the parameters of a function point to: number of the parameter and offset.
+    fn booleans(&self, name: &str) -> Vec<(usize, u32)> {
+        Btf::parse(&self.types).map(|types| types.booleans(name)).unwrap_or_default()
     }
 
     fn find(&self, name: &str) -> Option<&Signature> {

@@ -1,0 +1,83 @@
+//! The frames of both sides: what others may reach of them, and that they are gone in the end.
+
+use std::collections::BTreeSet;
+
+use kerf_semantics::{Arena, Frame, REGISTER_NAMES, State, Term};
+
+use super::super::facts::{RSP, entry_half, frame_offset};
+use super::{Checked, Walk};
+
+/// Whether a term is part of a register that the function saves for its caller: nobody else has its slot.
+fn saved(arena: &Arena, term: Term) -> bool {
+    let name = arena.as_variable(term).and_then(|n| n.strip_prefix("entry."));
+    name.is_some_and(|n| {
+        KEPT.iter().any(|r| n.strip_prefix(REGISTER_NAMES[*r]).is_some_and(|rest| rest.starts_with('.')))
+    })
+}
+
+/// Registers that a function gives back as it got them: rbx, rbp, r12 to r15.
+const KEPT: [usize; 6] = [3, 5, 12, 13, 14, 15];
+
+impl Walk<'_> {
+    /// Whoever has an address in the frame may read and write from there upwards: both frames must be alike, and are
+    /// afterwards.
+    pub(super) fn escape_frames(&mut self, states: &mut [State; 2], tag: &str) -> Checked<()> {
+        let Some(lowest) = self.escaped else { return Ok(()) };
+        let (Some(ours), Some(theirs)) = (states[0].frame, states[1].frame) else { return Ok(()) };
+        let slots: BTreeSet<(i64, u8)> = self.slots.iter().map(|(_, o, s)| (*o, *s)).filter(|(o, _)| *o < 0).collect();
+        let shared = self.arena.memory(&format!("frames.{tag}"));
+        let mut new = [shared, shared];
+        // What is there afterwards gets names of its own: a load would look as if it were made of the frame's address.
+        let mut largest: Vec<(i64, u8)> = slots.iter().copied().collect();
+        largest.sort_by_key(|(_, size)| *size);
+        for (offset, size) in largest {
+            let address = self.arena.add_constant(ours.base, offset as u64 as u128);
+            let value = self.arena.var(&format!("frames.{tag}.{offset}.{size}"), u32::from(size) * 8);
+            new = new.map(|memory| self.arena.store_bytes(memory, address, value));
+        }
+        for (offset, size) in slots {
+            let address = self.arena.add_constant(ours.base, offset as u64 as u128);
+            let held = [ours, theirs].map(|f| self.arena.load_bytes(f.memory, address, u32::from(size)));
+            let private = offset < lowest || held.iter().any(|t| saved(&self.arena, *t));
+            if private {
+                for (memory, term) in new.iter_mut().zip(held) {
+                    *memory = self.arena.store_bytes(*memory, address, term);
+                }
+            } else if held[0] != held[1] && !self.unwritten(held) {
+                return Err(format!("the frames differ at {offset} when an address of them is known outside"));
+            }
+        }
+        states[0].frame = Some(Frame { memory: new[0], ..ours });
+        states[1].frame = Some(Frame { memory: new[1], ..theirs });
+        Ok(())
+    }
+
+    /// Whether neither side has written a slot yet: what is there means nothing.
+    pub(super) fn unwritten(&self, held: [Term; 2]) -> bool {
+        held.iter().all(|t| {
+            self.arena.as_constant(*t).is_none()
+                && self.arena.variables(&[*t]).iter().all(|v| {
+                    self.arena.as_variable(*v).is_none_or(|n| {
+                        n.starts_with("frame.") || n.starts_with("frames.") || n.starts_with("u.") || n == "frame"
+                    })
+                })
+        })
+    }
+
+    /// Whether both sides give back the registers that they must keep.
+    pub(super) fn frame_restored(&mut self, states: &[State; 2]) -> Checked<()> {
+        for state in states {
+            if frame_offset(&mut self.arena, state, state.gpr[RSP]) != Some(0) {
+                return Err("the stack pointer is not restored".into());
+            }
+            for register in KEPT {
+                let halves = [0, 1].map(|half| entry_half(&mut self.arena, REGISTER_NAMES[register], half));
+                let whole = self.arena.concat(halves[1], halves[0]);
+                if state.gpr[register] != whole {
+                    return Err(format!("{} is not restored", REGISTER_NAMES[register]));
+                }
+            }
+        }
+        Ok(())
+    }
+}

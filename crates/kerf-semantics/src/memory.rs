@@ -1,6 +1,8 @@
 //! Memory terms: byte-wise loads and stores. Stores at a constant distance from each other are kept in the order of
 //! their addresses, and loads look through stores that cannot overlap them.
 
+use std::ops::Range;
+
 use crate::term::{Arena, Node, Term};
 
 /// How two addresses relate.
@@ -17,8 +19,26 @@ impl Arena {
         match self.as_constant(difference) {
             Some(0) => Distance::Same,
             Some(value) => Distance::Apart(value >> 63 == 1),
+            None if self.is_variable_place(a) && self.is_pointer(b) => Distance::Apart(true),
+            None if self.is_variable_place(b) && self.is_pointer(a) => Distance::Apart(false),
             None => Distance::Unknown,
         }
+    }
+
+    /// From now on, constant addresses in this range are taken to be apart from every address that is computed without
+    /// such a one: variables with names, and what pointers reach. A compiler that knows it exchanges such accesses.
+    pub fn assume_variables_apart(&mut self, places: Range<u64>) {
+        self.variables = places;
+    }
+
+    fn is_variable_place(&self, address: Term) -> bool {
+        self.as_constant(address).is_some_and(|a| self.variables.contains(&(a as u64)))
+    }
+
+    /// Whether an address is computed from something else than a variable's place.
+    fn is_pointer(&self, address: Term) -> bool {
+        let sum = self.linear(address);
+        !sum.terms.is_empty() && !self.variables.contains(&(sum.constant as u64))
     }
 
     /// The byte of `memory` at a 64-bit `address`.

@@ -77,6 +77,8 @@ pub struct Arena {
     pub(crate) extracts: HashMap<(Term, u32, u32), Term>,
     pub(crate) selects: HashMap<(Term, Term), Term>,
     fresh: u32,
+    /// Where variables with names lie, if they are taken to be apart from what pointers reach; else empty.
+    pub(crate) variables: std::ops::Range<u64>,
 }
 
 /// All ones in `width` bits.

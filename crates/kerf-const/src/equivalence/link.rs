@@ -44,6 +44,11 @@ impl Linker {
         base.wrapping_add_signed(offset)
     }
 
+    /// Where the places lie that were given addresses.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        PLACES..PLACES + self.places.len() as u64 * DISTANCE
+    }
+
     /// The symbol that covers an address and the offset into it.
     pub fn symbol(&self, address: u64) -> Option<(&str, u64)> {
         let index = address.checked_sub(PLACES)? / DISTANCE;

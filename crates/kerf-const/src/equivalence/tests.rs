@@ -188,3 +188,48 @@ fn a_load_may_move_over_a_branch() {
     compare(&moved(["movq (%rdi), %rax", "incq (%rdi)"]), &moved(["", "incq (%rdi); movq (%rdi), %rax"]), &[])
         .unwrap_err();
 }
+
+/// A local structure that is cleared as a whole, filled in part and given away.
+fn cleared(value: u32) -> String {
+    format!(
+        "struct s {{ long a[24]; }}; int g(struct s *p); int h(int);
+        int f(unsigned long n) {{
+            struct s s = {{}};
+            s.a[3] = n * {value};
+            return g(&s) + h(n > {value});
+        }}"
+    )
+}
+
+#[test]
+fn a_cleared_structure_is_followed() {
+    const WHOLE: &[&str] = &["-mno-sse", "-mmemset-strategy=rep_8byte:-1:align"];
+    let (base, other) = (compile(&cleared(64), WHOLE), compile(&cleared(65), WHOLE));
+    let function = base.code.function("f").unwrap();
+    assert!(function.code.iter().any(|i| i.insn.mnemonic() == iced_x86::Mnemonic::Stosq));
+    let same = compile(&cleared(64), &[WHOLE, &["-fno-schedule-insns2", "-fno-tree-ter"]].concat());
+    compare(&base, &same, &[]).unwrap();
+    compare(&base, &other, &[]).unwrap_err();
+}
+
+/// A store through a pointer and a load of a variable, in either order.
+fn exchanged(store_first: bool, place: &str) -> Compiled {
+    let (store, load) = ("movq $1, 8(%rdi)", format!("movq {place}, %rax"));
+    let order = if store_first { [store.to_string(), load] } else { [load, store.to_string()] };
+    let text = format!(
+        "long v[8]; long f(long *p, long n);\n\
+         __asm__(\".text\\n.globl f\\n.type f,@function\\nf: {}\\n{}\\nret\\n.size f, .-f\");\n\
+         long h(long *p) {{ return f(p, v[1]); }}",
+        order[0], order[1]
+    );
+    compile(&text, &[])
+}
+
+#[test]
+fn a_variable_is_apart_from_what_pointers_reach() {
+    let pair = |place: &str| compare(&exchanged(true, place), &exchanged(false, place), &[]);
+    pair("v+8(%rip)").unwrap();
+    // An element of an array and what a pointer reaches may be the same; and so may two pointers.
+    pair("v(,%rsi,8)").unwrap_err();
+    pair("8(%rsi)").unwrap_err();
+}

@@ -100,6 +100,10 @@ impl Walk<'_> {
                     }
                 }
             }
+            if self.fills_frame(side, state, &insn) {
+                *ip = next;
+                continue;
+            }
             let before = state.clone();
             state.accesses.clear();
             match step(&mut self.arena, state, &insn, &self.sides[side].overrides) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use iced_x86::{Instruction, Mnemonic};
 use kerf_semantics::{Arena, Frame, REGISTER_NAMES, State, Term};
 
 use super::super::facts::{RSP, entry_half, frame_offset};
@@ -18,7 +19,37 @@ fn saved(arena: &Arena, term: Term) -> bool {
 /// Registers that a function gives back as it got them: rbx, rbp, r12 to r15.
 const KEPT: [usize; 6] = [3, 5, 12, 13, 14, 15];
 
+/// The most elements that `rep stos` may fill at once.
+const MOST_FILLED: u128 = 256;
+
 impl Walk<'_> {
+    /// Executes a `rep stos` that fills a known part of the frame, as local structures are cleared, as so many stores.
+    /// The direction flag is clear in compiled code. `false` if it is none, or not all about it is known.
+    pub(super) fn fills_frame(&mut self, side: usize, state: &mut State, insn: &Instruction) -> bool {
+        const RAX: usize = 0;
+        const RCX: usize = 1;
+        const RDI: usize = 7;
+        let size = match insn.mnemonic() {
+            Mnemonic::Stosq => 8,
+            Mnemonic::Stosd => 4,
+            _ => return false,
+        };
+        let start = frame_offset(&mut self.arena, state, state.gpr[RDI]);
+        let count = self.arena.as_constant(state.gpr[RCX]).filter(|n| *n <= MOST_FILLED && insn.has_rep_prefix());
+        let (Some(start), Some(count), Some(mut frame)) = (start, count, state.frame) else { return false };
+        let value = self.arena.extract(state.gpr[RAX], size * 8 - 1, 0);
+        let end = start + count as i64 * i64::from(size);
+        for at in (start..end).step_by(size as usize) {
+            let address = self.arena.add_constant(frame.base, at as u64 as u128);
+            frame.memory = self.arena.store_bytes(frame.memory, address, value);
+        }
+        self.slots.extend((start..end).step_by(4).map(|at| (side as u8, at, 4)));
+        state.frame = Some(frame);
+        state.gpr[RDI] = self.arena.add_constant(frame.base, end as u64 as u128);
+        state.gpr[RCX] = self.arena.constant(0, 64);
+        true
+    }
+
     /// Whoever has an address in the frame may read and write from there upwards: both frames must be alike, and are
     /// afterwards.
     pub(super) fn escape_frames(&mut self, states: &mut [State; 2], tag: &str) -> Checked<()> {

@@ -1,29 +1,29 @@
 //! From a site in the source to an entry: the chain, run from one end to the other.
 
+mod judge;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use kerf_image::Image;
 
-use crate::align::Slot;
-use crate::analyse::{self, Analysis, Number, Reading, Template};
-use crate::code::Function;
+use crate::analyse::{self, Analysis, Reading};
 use crate::compile::{self, Evaluation, Unit};
 use crate::data;
 use crate::deployed::{Deployed, Match};
 use crate::domain::{self, Verdicts};
 use crate::entry::{Class, Entry, ImageName, Interval, Span};
-use crate::equivalence::{self, Signatures};
+use crate::equivalence::Signatures;
 use crate::error::ConstError;
 use crate::form::Form;
 use crate::liveness::Liveness;
 use crate::prove::Proofs;
 pub use crate::recheck::{Judged, Reach, Recheck, certify_value};
-use crate::site::{self, Query, Site, SiteKind};
+use crate::site::{self, Query, Site};
 use crate::span;
 use crate::tree::{Destination, Tree};
 use crate::units::{self, Candidate};
-use crate::variants::{self, Compiled, Variants, in_parallel};
+use crate::variants::{self, Variants, in_parallel};
 pub use crate::verify::verify;
 
 /// Where to build from, and what for.
@@ -348,6 +348,11 @@ impl Job<'_> {
             );
             return Ok(self.with_units(Class::Shape, reason, &variants));
         }
+        if verdicts.iter().all(|(v, r)| r.is_err() && (v - self.value.value).abs() == 1) {
+            // Nothing holds next to the deployed value: values further away need not be tried.
+            let why = verdicts.values().find_map(|v| v.as_ref().err()).cloned().unwrap_or_default();
+            return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
+        }
         let (domain, verdicts) = self.certify(&mut variants, &analysis, &held, &signatures, verdicts)?;
         if domain.min == domain.max {
             let why = verdicts
@@ -396,110 +401,6 @@ impl Job<'_> {
         format!("{} spans; {compared} compiled values agree{end}{elsewhere}", spans.len())
     }
 
-    /// What the variants show: numbers in fields if these explain one of the nearest values, else also operations. With
-    /// it the verdicts on these values.
-    fn read(&self, variants: &Variants, sample: &[i128], signatures: &Signatures) -> (Analysis, Verdicts) {
-        let stock = self.value.value;
-        let nearest = [sample.iter().filter(|v| **v < stock).max(), sample.iter().filter(|v| **v > stock).min()];
-        let nearest: Vec<i128> = nearest.into_iter().flatten().copied().collect();
-        let judged = |analysis: &Analysis| -> Verdicts {
-            nearest.iter().map(|v| (*v, self.judge(variants, analysis, signatures, *v))).collect()
-        };
-        let fields = analyse::analyse(variants, sample, Reading::Fields);
-        let verdicts = judged(&fields);
-        if verdicts.values().any(Result::is_ok) {
-            return (fields, verdicts);
-        }
-        let mut operations = analyse::analyse(variants, sample, Reading::Operations);
-        self.settle(variants, &mut operations, signatures, &nearest);
-        let better = judged(&operations);
-        let multiplies = operations.templates.iter().any(|t| t.numbers.keys().any(|n| n.1 == Slot::Factor));
-        if multiplies && better.values().any(Result::is_ok) { (operations, better) } else { (fields, verdicts) }
-    }
-
-    /// Keeps the operations of each function with which one of the values agrees: a shift by a number that is a multiple
-    /// of V only by chance looks like one too. The largest multiples are the first to be given up.
-    fn settle(&self, variants: &Variants, analysis: &mut Analysis, signatures: &Signatures, values: &[i128]) {
-        for n in 0..analysis.templates.len() {
-            let whole = analysis.templates[n].numbers.clone();
-            for choice in choices(&whole) {
-                let given_up = |index: usize| whole.contains_key(&(index, Slot::Factor)) && !choice.contains(&index);
-                let numbers = whole.iter().filter(|(number, _)| !given_up(number.0));
-                analysis.templates[n].numbers = numbers.map(|(number, form)| (*number, *form)).collect();
-                if values.iter().any(|v| self.judge_function(variants, analysis, signatures, n, *v)) {
-                    break;
-                }
-                analysis.templates[n].numbers = whole.clone();
-            }
-        }
-    }
-
-    fn judge_function(
-        &self,
-        variants: &Variants,
-        analysis: &Analysis,
-        signatures: &Signatures,
-        n: usize,
-        value: i128,
-    ) -> bool {
-        let template = &analysis.templates[n];
-        let Some(Ok(compiled)) = variants.get(value) else { return false };
-        let Some(variant) = compiled.get(template.unit) else { return false };
-        let same = comparison(variants, analysis, signatures);
-        analyse::function_agrees(analysis, template.unit, &template.function, variant, value, &same).is_ok()
-    }
-
-    fn certify(
-        &self,
-        variants: &mut Variants,
-        analysis: &Analysis,
-        held: &[i128],
-        signatures: &Signatures,
-        mut verdicts: Verdicts,
-    ) -> Result<(Interval, Verdicts), ConstError> {
-        let seen: Vec<i128> = variants.values().filter(|v| !verdicts.contains_key(v)).collect();
-        for value in seen {
-            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
-        }
-        for (value, words) in variants.forbidden() {
-            verdicts.insert(
-                value,
-                Err(format!("the source forbids it: {}", words.lines().next().unwrap_or("build error"))),
-            );
-        }
-        // Where a form has steps, the steps themselves are tried.
-        let steps: BTreeSet<i128> = analysis
-            .templates
-            .iter()
-            .flat_map(|t| t.numbers.values())
-            .flat_map(|form| form.steps(held.last().copied().unwrap_or(self.value.value)))
-            .filter(|v| *v > 0 && !verdicts.contains_key(v))
-            .take(4)
-            .collect();
-        let steps: Vec<i128> = steps.into_iter().collect();
-        variants.make(&steps)?;
-        for value in steps {
-            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
-        }
-        let interval = domain::certify(self.value.value, &mut verdicts, |value| {
-            variants.make(&[value])?;
-            Ok(self.judge(variants, analysis, signatures, value))
-        })?;
-        Ok((interval, verdicts))
-    }
-
-    fn judge(
-        &self,
-        variants: &Variants,
-        analysis: &Analysis,
-        signatures: &Signatures,
-        value: i128,
-    ) -> Result<(), String> {
-        let verdict = analyse::agrees(variants, analysis, value, &comparison(variants, analysis, signatures));
-        tracing::debug!(site = self.site.label(), %value, ?verdict, "compared");
-        verdict
-    }
-
     fn spans(
         &self,
         variants: &Variants,
@@ -530,32 +431,6 @@ impl Job<'_> {
             }
         }
         spans
-    }
-}
-
-/// Sets of operations to try, by the instructions' indexes: all of them first, then without the largest multiples, then
-/// each by itself.
-fn choices(numbers: &BTreeMap<Number, Form>) -> Vec<BTreeSet<usize>> {
-    let mut factors: Vec<(i128, usize)> =
-        numbers.iter().filter(|(n, _)| n.1 == Slot::Factor).map(|(n, form)| (form.parts().1, n.0)).collect();
-    factors.sort();
-    let some = |range: &[(i128, usize)]| range.iter().map(|(_, index)| *index).collect();
-    let mut choices: Vec<BTreeSet<usize>> = (1..=factors.len()).rev().map(|count| some(&factors[..count])).collect();
-    choices.extend(factors.iter().skip(1).map(|one| some(std::slice::from_ref(one))));
-    choices
-}
-
-/// Compares functions of another shape by walking over both.
-fn comparison<'a>(
-    variants: &'a Variants,
-    analysis: &'a Analysis,
-    signatures: &'a Signatures,
-) -> impl Fn(&Template, i128, &Function, &Compiled) -> Result<(), String> + 'a {
-    |template, value, variant, compiled| {
-        let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
-        let base = &variants.base()[template.unit].code;
-        let calls = variants.calls(template.unit);
-        equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, signatures)
     }
 }
 
@@ -617,9 +492,4 @@ pub(crate) fn find_file(directory: &Path, wanted: &dyn Fn(&str) -> bool) -> Opti
         }
     }
     None
-}
-
-/// The kinds that a site can have, for messages.
-pub fn kind_word(kind: SiteKind) -> &'static str {
-    kind.word()
 }

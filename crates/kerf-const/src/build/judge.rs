@@ -1,0 +1,147 @@
+//! What compiled values say about a reading of the base, and how far it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Job;
+use crate::align::Slot;
+use crate::analyse::{self, Analysis, Number, Reading, Template};
+use crate::code::Function;
+use crate::domain::{self, Verdicts};
+use crate::entry::Interval;
+use crate::equivalence::{self, Signatures};
+use crate::error::ConstError;
+use crate::form::Form;
+use crate::variants::{Compiled, Variants};
+
+impl Job<'_> {
+    /// What the variants show: numbers in fields if these explain one of the nearest values, else also operations. With
+    /// it the verdicts on these values.
+    pub(super) fn read(&self, variants: &Variants, sample: &[i128], signatures: &Signatures) -> (Analysis, Verdicts) {
+        let stock = self.value.value;
+        let nearest = [sample.iter().filter(|v| **v < stock).max(), sample.iter().filter(|v| **v > stock).min()];
+        let nearest: Vec<i128> = nearest.into_iter().flatten().copied().collect();
+        let judged = |analysis: &Analysis| -> Verdicts {
+            nearest.iter().map(|v| (*v, self.judge(variants, analysis, signatures, *v))).collect()
+        };
+        let fields = analyse::analyse(variants, sample, Reading::Fields);
+        let verdicts = judged(&fields);
+        if verdicts.values().any(Result::is_ok) {
+            return (fields, verdicts);
+        }
+        let mut operations = analyse::analyse(variants, sample, Reading::Operations);
+        self.settle(variants, &mut operations, signatures, &nearest);
+        let better = judged(&operations);
+        let multiplies = operations.templates.iter().any(|t| t.numbers.keys().any(|n| n.1 == Slot::Factor));
+        // Where neither will do, the operations are the better explanation of why.
+        if multiplies { (operations, better) } else { (fields, verdicts) }
+    }
+
+    /// Keeps the operations of each function with which one of the values agrees: a shift by a number that is a multiple
+    /// of V only by chance looks like one too. The largest multiples are the first to be given up.
+    fn settle(&self, variants: &Variants, analysis: &mut Analysis, signatures: &Signatures, values: &[i128]) {
+        for n in 0..analysis.templates.len() {
+            let whole = analysis.templates[n].numbers.clone();
+            for choice in choices(&whole) {
+                let given_up = |index: usize| whole.contains_key(&(index, Slot::Factor)) && !choice.contains(&index);
+                let numbers = whole.iter().filter(|(number, _)| !given_up(number.0));
+                analysis.templates[n].numbers = numbers.map(|(number, form)| (*number, *form)).collect();
+                if values.iter().any(|v| self.judge_function(variants, analysis, signatures, n, *v)) {
+                    break;
+                }
+                analysis.templates[n].numbers = whole.clone();
+            }
+        }
+    }
+
+    fn judge_function(
+        &self,
+        variants: &Variants,
+        analysis: &Analysis,
+        signatures: &Signatures,
+        n: usize,
+        value: i128,
+    ) -> bool {
+        let template = &analysis.templates[n];
+        let Some(Ok(compiled)) = variants.get(value) else { return false };
+        let Some(variant) = compiled.get(template.unit) else { return false };
+        let same = comparison(variants, analysis, signatures);
+        analyse::function_agrees(analysis, template.unit, &template.function, variant, value, &same).is_ok()
+    }
+
+    pub(super) fn certify(
+        &self,
+        variants: &mut Variants,
+        analysis: &Analysis,
+        held: &[i128],
+        signatures: &Signatures,
+        mut verdicts: Verdicts,
+    ) -> Result<(Interval, Verdicts), ConstError> {
+        let seen: Vec<i128> = variants.values().filter(|v| !verdicts.contains_key(v)).collect();
+        for value in seen {
+            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
+        }
+        for (value, words) in variants.forbidden() {
+            verdicts.insert(
+                value,
+                Err(format!("the source forbids it: {}", words.lines().next().unwrap_or("build error"))),
+            );
+        }
+        // Where a form has steps, the steps themselves are tried.
+        let steps: BTreeSet<i128> = analysis
+            .templates
+            .iter()
+            .flat_map(|t| t.numbers.values())
+            .flat_map(|form| form.steps(held.last().copied().unwrap_or(self.value.value)))
+            .filter(|v| *v > 0 && !verdicts.contains_key(v))
+            .take(4)
+            .collect();
+        let steps: Vec<i128> = steps.into_iter().collect();
+        variants.make(&steps)?;
+        for value in steps {
+            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
+        }
+        let interval = domain::certify(self.value.value, &mut verdicts, |value| {
+            variants.make(&[value])?;
+            Ok(self.judge(variants, analysis, signatures, value))
+        })?;
+        Ok((interval, verdicts))
+    }
+
+    fn judge(
+        &self,
+        variants: &Variants,
+        analysis: &Analysis,
+        signatures: &Signatures,
+        value: i128,
+    ) -> Result<(), String> {
+        let verdict = analyse::agrees(variants, analysis, value, &comparison(variants, analysis, signatures));
+        tracing::debug!(site = self.site.label(), %value, ?verdict, "compared");
+        verdict
+    }
+}
+
+/// Sets of operations to try, by the instructions' indexes: all of them first, then without the largest multiples, then
+/// each by itself.
+fn choices(numbers: &BTreeMap<Number, Form>) -> Vec<BTreeSet<usize>> {
+    let mut factors: Vec<(i128, usize)> =
+        numbers.iter().filter(|(n, _)| n.1 == Slot::Factor).map(|(n, form)| (form.parts().1, n.0)).collect();
+    factors.sort();
+    let some = |range: &[(i128, usize)]| range.iter().map(|(_, index)| *index).collect();
+    let mut choices: Vec<BTreeSet<usize>> = (1..=factors.len()).rev().map(|count| some(&factors[..count])).collect();
+    choices.extend(factors.iter().skip(1).map(|one| some(std::slice::from_ref(one))));
+    choices
+}
+
+/// Compares functions of another shape by walking over both.
+fn comparison<'a>(
+    variants: &'a Variants,
+    analysis: &'a Analysis,
+    signatures: &'a Signatures,
+) -> impl Fn(&Template, i128, &Function, &Compiled) -> Result<(), String> + 'a {
+    |template, value, variant, compiled| {
+        let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
+        let base = &variants.base()[template.unit].code;
+        let calls = variants.calls(template.unit);
+        equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, signatures)
+    }
+}

@@ -43,6 +43,8 @@ pub struct Insn {
     pub patched: bool,
     /// Whether the kernel rewrites it when it starts (alternatives, lock prefixes and the like).
     pub rewritten: bool,
+    /// The static key that switches it, with the bits that say which way it starts.
+    pub key: Option<Place>,
 }
 
 impl Insn {
@@ -98,6 +100,7 @@ impl Code {
 pub fn read(object: &Image) -> Result<Code, ConstError> {
     let names = Names::new(object);
     let sites = object.patch_sites()?;
+    let keys = static_keys(object, &names);
     let mut functions = Vec::new();
     let mut seen: HashMap<u64, ()> = HashMap::new();
     for symbol in object.functions() {
@@ -126,13 +129,30 @@ pub fn read(object: &Image) -> Result<Code, ConstError> {
             let own = sites.overlapping(address..end);
             let patched = own.iter().any(|s| matches!(s.kind, PatchKind::StaticKey | PatchKind::Fentry));
             let rewritten = !patched && !own.is_empty();
-            code.push(Insn { insn, bytes: bytes[start..start + insn.len()].to_vec(), references, patched, rewritten });
+            let key = keys.get(&address).filter(|_| patched).cloned();
+            let bytes = bytes[start..start + insn.len()].to_vec();
+            code.push(Insn { insn, bytes, references, patched, rewritten, key });
         }
         name_direct_calls(object, symbol, &mut code);
         let section = object.sections().get(section).map(|s| s.name.clone()).unwrap_or_default();
         functions.push(Function { name: symbol.name.to_string(), address: symbol.address, size, code, section });
     }
     Ok(Code { functions })
+}
+
+/// The keys of an object's static branches, by the branches' addresses: an entry of the table has the distance to the code,
+/// that to the target, and behind them the one to the key, which is 64 bits wide.
+fn static_keys(object: &Image, names: &Names) -> HashMap<u64, Place> {
+    let table = object.sections().iter().position(|s| s.name == "__jump_table");
+    let entries = table.map_or(&[][..], |index| object.relocations(index));
+    let mut keys = HashMap::new();
+    for three in entries.windows(3) {
+        let [code, _, key] = three else { continue };
+        if key.r_type == elf::R_X86_64_PC64.0 && code.r_type == elf::R_X86_64_PC32.0 {
+            keys.extend(code.value().map(|address| (address, names.place(object, key, key.address))));
+        }
+    }
+    keys
 }
 
 /// The assembler resolves calls to static functions of the same section by itself: give them back their names.

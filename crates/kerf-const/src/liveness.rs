@@ -36,7 +36,7 @@ impl Liveness {
         instructions.sort_by_key(Instruction::ip);
         let mut options = CfgOptions::default();
         for (insn, role) in bundle.code.values() {
-            if let Role::StaticKey(target) = role {
+            if let Role::StaticKey { target, .. } = role {
                 options.edges.extend([(insn.ip(), *target), (insn.ip(), insn.next_ip())]);
             }
             if let Some(effect) = effect(insn, *role, &bundle, &linker, code, signatures) {

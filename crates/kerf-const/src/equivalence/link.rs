@@ -69,8 +69,8 @@ pub enum Role {
     Plain,
     /// Padding, or the call that the tracer patches away.
     Nothing,
-    /// A static key: either falls through or jumps.
-    StaticKey(u64),
+    /// A static branch: either falls through or jumps to the target, as the key says, by its address (0: not known).
+    StaticKey { target: u64, key: u64 },
     /// The jump that stands for `ret`.
     Return,
     /// A call through a register, by the thunk that stands for it.
@@ -174,7 +174,8 @@ fn link_one(
         let jumps = near && linked.mnemonic() == iced_x86::Mnemonic::Jmp;
         return if jumps {
             let target = branch_place(insn, bases).unwrap_or_else(|| linked.near_branch_target());
-            Some((linked, Role::StaticKey(target)))
+            let key = insn.key.as_ref().map_or(0, |place| linker.address(place));
+            Some((linked, Role::StaticKey { target, key }))
         } else if linked.mnemonic() == iced_x86::Mnemonic::Call {
             Some((linked, Role::Nothing))
         } else {

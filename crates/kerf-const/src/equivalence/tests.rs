@@ -233,3 +233,25 @@ fn a_variable_is_apart_from_what_pointers_reach() {
     pair("v(,%rsi,8)").unwrap_err();
     pair("8(%rsi)").unwrap_err();
 }
+
+/// A static branch as the kernel's assembler macros write it, on one of two keys.
+fn switched(key: &str) -> Compiled {
+    let text = format!(
+        "int g(int); int h(int); long one[2], two[2];
+        int f(int x) {{
+            asm goto(\"1: jmp %l[on]\\n.pushsection __jump_table, \\\"aw\\\"\\n.long 1b - ., %l[on] - .\\n\"
+                     \".quad %c0 - .\\n.popsection\" : : \"i\"(&{key}) : : on);
+            return g(x);
+        on: return h(x);
+        }}"
+    );
+    compile(&text, &[])
+}
+
+#[test]
+fn static_branches_ask_the_same_key() {
+    let (one, two) = (switched("one"), switched("two"));
+    assert!(one.code.function("f").unwrap().code.iter().any(|i| i.patched && i.key.is_some()));
+    compare(&one, &switched("one"), &[]).unwrap();
+    assert!(compare(&one, &two, &[]).unwrap_err().contains("different static keys"));
+}

@@ -19,6 +19,7 @@ pub enum Event {
         next: u64,
     },
     StaticKey {
+        key: u64,
         target: u64,
         next: u64,
     },
@@ -68,7 +69,7 @@ impl Walk<'_> {
                     *ip = next;
                     continue;
                 }
-                Role::StaticKey(target) => return Ok(Event::StaticKey { target, next }),
+                Role::StaticKey { target, key } => return Ok(Event::StaticKey { key, target, next }),
                 Role::Return => return Ok(Event::Return),
                 Role::Thunk(register, calls) => {
                     let target = state.read(&mut self.arena, register).ok_or("a thunk of an unknown register")?;

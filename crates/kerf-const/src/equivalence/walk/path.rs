@@ -81,7 +81,10 @@ impl Walk<'_> {
         let states = path.states;
         self.same_memory(&states)?;
         match (ours, theirs) {
-            (Event::StaticKey { target: x, next: p }, Event::StaticKey { target: y, next: q }) => {
+            (Event::StaticKey { key: a, target: x, next: p }, Event::StaticKey { key: b, target: y, next: q }) => {
+                if a != b {
+                    return Err("different static keys are asked".into());
+                }
                 self.join((x, y), &states)?;
                 self.join((p, q), &states)
             }

@@ -34,12 +34,13 @@ impl Liveness {
         bundle.attach_calls(code, whole, calls);
         let mut instructions: Vec<Instruction> = bundle.code.values().map(|(i, role)| outward(*i, *role)).collect();
         instructions.sort_by_key(Instruction::ip);
+        let void = signatures.is_void(whole);
         let mut options = CfgOptions::default();
         for (insn, role) in bundle.code.values() {
             if let Role::StaticKey { target, .. } = role {
                 options.edges.extend([(insn.ip(), *target), (insn.ip(), insn.next_ip())]);
             }
-            if let Some(effect) = effect(insn, *role, &bundle, &linker, code, signatures) {
+            if let Some(effect) = effect(insn, *role, &bundle, &linker, code, signatures, void) {
                 options.effects.insert(insn.ip(), effect);
             }
         }
@@ -73,7 +74,8 @@ fn outward(mut insn: Instruction, role: Role) -> Instruction {
     insn
 }
 
-/// What a call or jump out of the function needs and overwrites, where more is known than the worst.
+/// What a call or jump out of the function needs and overwrites, where more is known than the worst. `void`: the function
+/// gives nothing back.
 fn effect(
     insn: &Instruction,
     role: Role,
@@ -81,10 +83,12 @@ fn effect(
     linker: &Linker,
     code: &Code,
     signatures: &Signatures,
+    void: bool,
 ) -> Option<CallEffect> {
     let nothing = CallEffect { reads: LiveSet::NONE, kills: LiveSet::NONE };
     match role {
         Role::Nothing => return Some(nothing),
+        Role::Return if void => return Some(nothing),
         Role::Return => return Some(CallEffect { reads: LiveSet::of_registers(&[0, 2]), kills: LiveSet::NONE }),
         _ => {}
     }

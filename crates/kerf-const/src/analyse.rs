@@ -79,6 +79,13 @@ pub struct Analysis {
     pub structural: BTreeMap<i128, String>,
 }
 
+impl Analysis {
+    /// Whether a template has a multiplication or division by V.
+    pub fn multiplies(&self) -> bool {
+        self.templates.iter().any(|t| t.numbers.keys().any(|n| n.1 == Slot::Factor))
+    }
+}
+
 /// What a fit takes for numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {

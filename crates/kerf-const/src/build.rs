@@ -315,7 +315,7 @@ impl Job<'_> {
         let held = variants::held_out(self.value.value, self.value);
         variants.make(&sample.iter().chain(&held).copied().collect::<Vec<_>>())?;
         let signatures = Signatures::of(self.input.image);
-        let (analysis, verdicts) = self.read(&variants, sample, &signatures);
+        let analysis = analyse::analyse(&variants, sample, Reading::Fields);
         let module_image = module_image(self.input, self.module.as_deref())?;
         if self.module.is_some() && module_image.is_none() {
             let reason =
@@ -327,11 +327,21 @@ impl Job<'_> {
         if let Some((class, reason)) = problem {
             return Ok(self.with_units(class, reason, &variants));
         }
-        if let Some(reason) = crate::sensitive::check(&analysis, deployed.image()) {
+        let sensitive = |analysis: &Analysis| {
+            let reason = crate::sensitive::check(analysis, deployed.image())?;
             let only = Interval { min: self.value.value, max: self.value.value };
             let mut entry = self.with_units(Class::Sensitive, reason, &variants);
             let nothing = (only, &Verdicts::new(), &held[..]);
-            entry.spans = self.spans(&variants, &analysis, (&addresses, &deployed), nothing, &signatures);
+            entry.spans = self.spans(&variants, analysis, (&addresses, &deployed), nothing, &signatures);
+            Some(entry)
+        };
+        if let Some(entry) = sensitive(&analysis) {
+            return Ok(entry);
+        }
+        let (analysis, verdicts) = self.read(&variants, sample, &signatures, analysis);
+        if analysis.multiplies()
+            && let Some(entry) = sensitive(&analysis)
+        {
             return Ok(entry);
         }
         if let Some((template, number)) =

@@ -183,12 +183,13 @@ mod tests {
 
     #[test]
     fn cpio_lists_the_archive() {
-        let mut child = Command::new("cpio")
-            .args(["--list", "--quiet"])
+        let mut child = Command::new("busybox")
+            .args(["cpio", "-t"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
-            .expect("the package cpio is needed for this test");
+            .expect("busybox starts");
         child.stdin.take().unwrap().write_all(&sample()).unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success());

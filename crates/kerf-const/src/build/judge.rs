@@ -14,26 +14,33 @@ use crate::form::Form;
 use crate::variants::{Compiled, Variants};
 
 impl Job<'_> {
-    /// What the variants show: numbers in fields if these explain one of the nearest values, else also operations. With
-    /// it the verdicts on these values.
-    pub(super) fn read(&self, variants: &Variants, sample: &[i128], signatures: &Signatures) -> (Analysis, Verdicts) {
+    /// The numbers in fields if these explain one of the nearest values, else also operations. With it the verdicts on
+    /// these values.
+    pub(super) fn read(
+        &self,
+        variants: &Variants,
+        sample: &[i128],
+        signatures: &Signatures,
+        fields: Analysis,
+    ) -> (Analysis, Verdicts) {
         let stock = self.value.value;
         let nearest = [sample.iter().filter(|v| **v < stock).max(), sample.iter().filter(|v| **v > stock).min()];
         let nearest: Vec<i128> = nearest.into_iter().flatten().copied().collect();
         let judged = |analysis: &Analysis| -> Verdicts {
             nearest.iter().map(|v| (*v, self.judge(variants, analysis, signatures, *v))).collect()
         };
-        let fields = analyse::analyse(variants, sample, Reading::Fields);
         let verdicts = judged(&fields);
         if verdicts.values().any(Result::is_ok) {
             return (fields, verdicts);
         }
         let mut operations = analyse::analyse(variants, sample, Reading::Operations);
+        if !operations.multiplies() {
+            return (fields, verdicts);
+        }
         self.settle(variants, &mut operations, signatures, &nearest);
         let better = judged(&operations);
-        let multiplies = operations.templates.iter().any(|t| t.numbers.keys().any(|n| n.1 == Slot::Factor));
         // Where neither will do, the operations are the better explanation of why.
-        if multiplies { (operations, better) } else { (fields, verdicts) }
+        if operations.multiplies() { (operations, better) } else { (fields, verdicts) }
     }
 
     /// Keeps the operations of each function with which one of the values agrees: a shift by a number that is a multiple

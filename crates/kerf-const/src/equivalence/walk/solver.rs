@@ -10,6 +10,8 @@ use super::{Checked, Walk};
 /// The solver is asked no more often than this, and for no longer each time.
 const MOST_QUERIES: u32 = 64;
 const QUERY_TIME: Duration = Duration::from_secs(1);
+/// A function in which so many questions stayed open is not going to be proved: what holds is mostly seen at once.
+const MOST_UNDECIDED: u32 = 6;
 /// So many assignments are tried before the solver is asked.
 const TRIALS: u64 = 24;
 
@@ -18,6 +20,7 @@ const TRIALS: u64 = 24;
 pub struct Solver {
     prover: Option<Prover>,
     queries: u32,
+    undecided: u32,
 }
 
 impl Solver {
@@ -26,7 +29,7 @@ impl Solver {
         if arena.as_constant(claim) == Some(1) {
             return true;
         }
-        if self.queries >= MOST_QUERIES || refuted(arena, assumptions, claim) {
+        if self.queries >= MOST_QUERIES || self.undecided >= MOST_UNDECIDED || refuted(arena, assumptions, claim) {
             return false;
         }
         self.queries += 1;
@@ -36,6 +39,7 @@ impl Solver {
             self.prover = Some(prover);
         }
         let verdict = self.prover.as_mut().map(|p| p.valid(arena, assumptions, claim));
+        self.undecided += u32::from(!matches!(verdict, Some(Ok(Verdict::Proved | Verdict::Refuted(_)))));
         matches!(verdict, Some(Ok(Verdict::Proved)))
     }
 }

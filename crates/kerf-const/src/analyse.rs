@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::align::{self, Difference, Slot};
+use crate::apply::encode;
 use crate::code::Function;
 use crate::form::{self, Form, Point};
 use crate::variants::{Compiled, Variants};
@@ -33,6 +34,22 @@ impl Template {
     /// The width of a number.
     pub fn bits(&self, (index, slot): Number) -> u32 {
         self.function.code.get(index).map_or(64, |i| align::slot_bits(&i.insn, slot))
+    }
+
+    /// Whether an instruction of it stands for a multiplication or division by V.
+    pub fn has_operations(&self) -> bool {
+        self.numbers.keys().any(|n| n.1 == Slot::Factor)
+    }
+
+    /// Refuses a value for which an instruction would get a number that it takes for another one.
+    fn sensible(&self, value: i128) -> Result<(), String> {
+        self.numbers.keys().try_for_each(|number| {
+            let (Some(insn), Some(want)) = (self.function.code.get(number.0), self.number(*number, value)) else {
+                return Ok(());
+            };
+            encode::sensible(&insn.insn, number.1, want)
+                .map_err(|why| format!("{}+{:#x}: {why}", self.function.name, insn.offset()))
+        })
     }
 
     /// Whether a variant is the template instruction for instruction; else the first difference in words.
@@ -82,7 +99,7 @@ pub struct Analysis {
 impl Analysis {
     /// Whether a template has a multiplication or division by V.
     pub fn multiplies(&self) -> bool {
-        self.templates.iter().any(|t| t.numbers.keys().any(|n| n.1 == Slot::Factor))
+        self.templates.iter().any(Template::has_operations)
     }
 }
 
@@ -91,7 +108,7 @@ impl Analysis {
 pub enum Reading {
     /// The fields of instructions.
     Fields,
-    /// Also what shifts and `lea` multiply or divide by, where no variant keeps the instruction.
+    /// Also what shifts and `lea` multiply or divide by, where most variants do not keep the instruction.
     Operations,
 }
 
@@ -252,8 +269,10 @@ pub fn function_agrees(
             let untouched = Template { unit, function: function.clone(), numbers, unexplained };
             untouched.explains(value, &difference).or_else(|_| same(&untouched, value, other, variant))
         }
-        Some(template) => template
-            .explains(value, &difference)
-            .or_else(|why| same(template, value, other, variant).map_err(|more| format!("{why} ({more})"))),
+        Some(template) => {
+            template.sensible(value)?;
+            let explained = template.explains(value, &difference);
+            explained.or_else(|why| same(template, value, other, variant).map_err(|more| format!("{why} ({more})")))
+        }
     }
 }

@@ -4,6 +4,7 @@ mod judge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kerf_image::Image;
 
@@ -358,19 +359,13 @@ impl Job<'_> {
             );
             return Ok(self.with_units(Class::Shape, reason, &variants));
         }
+        // Where nothing holds next to the deployed value, values further away need not be tried.
         if verdicts.iter().all(|(v, r)| r.is_err() && (v - self.value.value).abs() == 1) {
-            // Nothing holds next to the deployed value: values further away need not be tried.
-            let why = verdicts.values().find_map(|v| v.as_ref().err()).cloned().unwrap_or_default();
-            return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
+            return Ok(self.unaligned(&verdicts, &variants));
         }
         let (domain, verdicts) = self.certify(&mut variants, &analysis, &held, &signatures, verdicts)?;
         if domain.min == domain.max {
-            let why = verdicts
-                .values()
-                .find_map(|v| v.as_ref().err())
-                .cloned()
-                .unwrap_or_else(|| "no value was compared".into());
-            return Ok(self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), &variants));
+            return Ok(self.unaligned(&verdicts, &variants));
         }
         let spans = self.spans(&variants, &analysis, (&addresses, &deployed), (domain, &verdicts, &held), &signatures);
         if let Some(span) = spans.iter().find(|s| !s.proof.smt) {
@@ -394,6 +389,11 @@ impl Job<'_> {
 
     fn with_units(&self, class: Class, reason: String, variants: &Variants) -> Entry {
         self.entry(class, reason, variants.units())
+    }
+
+    fn unaligned(&self, verdicts: &Verdicts, variants: &Variants) -> Entry {
+        let why = verdicts.values().find_map(|v| v.as_ref().err()).map_or("no value was compared", String::as_str);
+        self.with_units(Class::Shape, format!("the variants' code does not align: {why}"), variants)
     }
 
     fn proof_reason(&self, verdicts: &Verdicts, domain: Interval, spans: &[Span]) -> String {
@@ -431,7 +431,9 @@ impl Job<'_> {
             let Some(bytes) = deployed.image().bytes(*address, template.function.size as usize) else { continue };
             let (unit, name) = (template.unit, &template.function.name);
             let code = &variants.base()[unit].code;
-            let live = Liveness::of(code, name, &variants.calls(unit), signatures);
+            // Only operations take registers; flags do not survive a call, whatever it passes.
+            let calls = if template.has_operations() { variants.calls(unit) } else { Arc::default() };
+            let live = Liveness::of(code, name, &calls, signatures);
             for mut span in span::spans(template, address.wrapping_sub(base), &bytes, live.as_ref()) {
                 span.proof.variants = all - held_out;
                 span.proof.held_out = held_out;

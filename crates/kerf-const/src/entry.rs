@@ -148,10 +148,8 @@ pub struct Update {
 impl Update {
     /// The registers of [`Update::scratch`]; names that are none are left out.
     pub fn scratch_registers(&self) -> Vec<iced_x86::Register> {
-        use iced_x86::Register::*;
-        let all = [RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15];
         let named = |r: &iced_x86::Register| self.scratch.contains(&format!("{r:?}").to_lowercase());
-        all.into_iter().filter(named).collect()
+        crate::liveness::GENERAL.into_iter().filter(named).collect()
     }
 }
 

@@ -10,8 +10,11 @@ use crate::equivalence::Signatures;
 use crate::equivalence::calls::Call;
 use crate::equivalence::link::{self, Bundle, Linker, Role};
 
-/// Registers that a call does not keep: rax, rcx, rdx, rsi, rdi, r8 to r11.
-const CLOBBERED: [usize; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
+/// The general registers that can hold a value: all but the stack pointer.
+pub const GENERAL: [Register; 15] = {
+    use Register::*;
+    [RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15]
+};
 
 /// Liveness in one function and the part that the compiler moved out of it.
 pub struct Liveness {
@@ -59,10 +62,8 @@ impl Liveness {
 
     /// General registers that hold nothing after the instruction at an offset.
     pub fn free(&self, offset: u64) -> Vec<Register> {
-        use Register::*;
-        let all = [RAX, RCX, RDX, RBX, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15];
         let live = self.after(offset);
-        all.into_iter().filter(|r| !live.has_register(*r)).collect()
+        GENERAL.into_iter().filter(|r| !live.has_register(*r)).collect()
     }
 }
 
@@ -101,7 +102,7 @@ fn effect(
     let callee = direct.then(|| linker.name(insn.near_branch_target())).flatten();
     // The compiler may know of a function of the same unit that it keeps more registers than it has to.
     let kills = match callee {
-        Some(name) if code.function(name).is_none() => LiveSet::of_registers(&CLOBBERED),
+        Some(name) if code.function(name).is_none() => CallEffect::system_v().kills,
         Some(name) if !signatures.is_void(name) => LiveSet::of_registers(&[0]),
         _ => LiveSet::NONE,
     };

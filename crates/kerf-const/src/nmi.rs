@@ -52,7 +52,7 @@ pub fn reached(image: &Image, functions: &BTreeSet<&str>) -> Option<String> {
     }
     let name = |address: u64| image.function_at(address).map_or_else(String::new, |s| s.name.to_string());
     while let Some(address) = pending.pop_front() {
-        let Some(symbol) = image.function_at(address) else { continue };
+        let Some(symbol) = image.function_at(address).filter(|s| !NEVER.contains(&&*s.name)) else { continue };
         let callees = callees(image, address, symbol.size.unwrap_or(0));
         // What sleeps or takes an ordinary lock cannot run in an NMI, whatever calls it on another path.
         if callees.iter().any(|c| image.function_at(*c).is_some_and(|s| blocks(&s.name))) {
@@ -68,7 +68,7 @@ pub fn reached(image: &Image, functions: &BTreeSet<&str>) -> Option<String> {
             path.reverse();
             return Some(format!("{} runs in NMI context ({})", symbol.name, path.join(" → ")));
         }
-        if ends(&symbol.name) || NEVER.contains(&&*symbol.name) {
+        if ends(&symbol.name) {
             continue;
         }
         for callee in callees {

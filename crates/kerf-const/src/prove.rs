@@ -12,7 +12,7 @@ use crate::apply::encode;
 use crate::entry::{Interval, Span};
 use crate::form::{self, Form};
 use crate::liveness::Liveness;
-use crate::operation::{self, Kind, Operation};
+use crate::operation::{self, Operation};
 use crate::update::{self, Update};
 
 /// Random states on which each instruction of a span runs natively.
@@ -135,36 +135,36 @@ impl Proofs {
             values.into_iter().filter(|v| (self.domain.min..=self.domain.max).contains(v)).collect();
         // Halves in between, to see other lengths of encodings.
         values.extend((1..6).map(|n| self.domain.max >> (3 * n)).filter(|v| *v > self.domain.min));
-        let placed = values.into_iter().all(|v| self.placed(claim, &deployed, v, &scratch) != Some(false));
+        let placed = values.into_iter().all(|v| self.placed(claim, &deployed, v, &scratch));
         Some(is_operation && placed)
     }
 
-    /// Whether the instructions of a detour do the operation for a value; `None` if there is no detour for it.
-    fn placed(&mut self, claim: &Claim, deployed: &Operation, value: i128, scratch: &[Register]) -> Option<bool> {
-        let wanted = claim.wanted(deployed, value)?;
-        let sequence = encode::operation(&claim.insn, &wanted, scratch).ok()?;
+    /// Whether the instructions of a detour do the operation for a value, if there can be a detour for it.
+    fn placed(&mut self, claim: &Claim, deployed: &Operation, value: i128, scratch: &[Register]) -> bool {
+        let Some(wanted) = claim.wanted(deployed, value) else { return true };
+        let Ok(sequence) = encode::operation(&claim.insn, &wanted, scratch) else { return true };
         let mut arena = Arena::new();
         let before = start(&mut arena);
         let mut ran = before.clone();
         for insn in Decoder::with_ip(64, &sequence, 0x1000, DecoderOptions::NONE) {
-            step(&mut arena, &mut ran, &insn, &Overrides::new()).ok()?;
+            if step(&mut arena, &mut ran, &insn, &Overrides::new()).is_err() {
+                return false;
+            }
         }
         let [factor, addend] = [wanted.factor, wanted.addend].map(|n| arena.constant(n as u64 as u128, 64));
         let mut meant = before;
-        wanted.execute(&mut arena, &mut meant, factor, addend)?;
-        if wanted.kind == Kind::Divide {
-            // What is free may be overwritten, and a division by what is not zero does not trap.
-            for register in scratch.iter().chain([&Register::RAX, &Register::RDX]) {
-                let target = wanted.target.full_register();
-                if *register != target && claim.live.is_some_and(|l| l.free(claim.insn.ip()).contains(register)) {
-                    meant.gpr[register.number()] = ran.gpr[register.number()];
-                }
-            }
+        if wanted.execute(&mut arena, &mut meant, factor, addend).is_none() {
+            return false;
+        }
+        // What is free may be overwritten.
+        let free = claim.live.map_or(Vec::new(), |l| l.free(claim.insn.ip()));
+        for register in scratch.iter().filter(|r| free.contains(r) && **r != wanted.target.full_register()) {
+            meant.gpr[register.number()] = ran.gpr[register.number()];
         }
         let same = equal(&mut arena, &ran, &meant, &[]);
         let quiet = arena.not(ran.trap);
         let claim = arena.all(&[same, quiet]);
-        self.valid(&arena, &[], claim)
+        self.valid(&arena, &[], claim) == Some(true)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::build::{self, Input};
 use crate::compile::{self, Unit};
 use crate::deployed::Deployed;
 use crate::entry::Entry;
-use crate::equivalence::{self, Signatures};
+use crate::equivalence::{self, Effort, Signatures};
 use crate::error::ConstError;
 use crate::grep;
 use crate::site::Site;
@@ -106,13 +106,8 @@ impl<'a> Recheck<'a> {
     }
 
     fn verdict(&self, value: i128) -> Result<(), String> {
-        let (variants, analysis) = (&self.variants, &self.analysis);
-        analyse::agrees(variants, analysis, value, &|template, value, variant, compiled| {
-            let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
-            let base = &variants.base()[template.unit].code;
-            let calls = variants.calls(template.unit);
-            equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, &self.signatures)
-        })
+        let same = equivalence::comparison(&self.variants, &self.analysis, &self.signatures, Effort::Full);
+        analyse::agrees(&self.variants, &self.analysis, value, &same)
     }
 }
 

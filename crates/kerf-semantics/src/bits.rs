@@ -34,6 +34,15 @@ impl Arena {
 
     /// Bitwise complement; of a 1-bit term, its negation.
     pub fn not(&mut self, a: Term) -> Term {
+        if let Some(&known) = self.complements.get(&a) {
+            return known;
+        }
+        let complement = self.complement(a);
+        self.complements.insert(a, complement);
+        complement
+    }
+
+    fn complement(&mut self, a: Term) -> Term {
         let width = self.width(a);
         match self.node(a).clone() {
             Node::Constant(value) => self.constant(!value, width),
@@ -83,7 +92,7 @@ impl Arena {
                 return self.constant(absorbing, width);
             }
             if width == 1
-                && let Some(result) = self.simplify_boolean(op, &terms)
+                && let Some(result) = self.simpler_boolean(op, &terms)
             {
                 return result;
             }
@@ -191,6 +200,17 @@ impl Arena {
         Some(self.scale(wide, 1 << low))
     }
 
+    /// The rules for 1-bit operands, once for each set of them: they look at operands' operands, over and over.
+    fn simpler_boolean(&mut self, op: BitOp, terms: &[Term]) -> Option<Term> {
+        let key = (op, terms.into());
+        if let Some(known) = self.booleans.get(&key) {
+            return *known;
+        }
+        let simpler = self.simplify_boolean(op, terms);
+        self.booleans.insert(key, simpler);
+        simpler
+    }
+
     /// Rules for 1-bit operands: comparisons that a pair of flags stands for, and `xy | x~y = x`.
     fn simplify_boolean(&mut self, op: BitOp, terms: &[Term]) -> Option<Term> {
         for (at, &term) in terms.iter().enumerate() {
@@ -209,6 +229,9 @@ impl Arena {
 
     /// For a comparison in `op`: the partner that makes the two one comparison, and that comparison.
     fn comparison_pair(&mut self, op: BitOp, term: Term) -> Option<(Term, Term)> {
+        if matches!(self.node(term), Node::Bits(..) | Node::Ite(..)) {
+            return None;
+        }
         // a | b is worked out on complements: ~a & ~b = ~(a | b).
         if op == BitOp::And {
             let (partner, result) = {

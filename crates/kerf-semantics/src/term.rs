@@ -76,6 +76,9 @@ pub struct Arena {
     index: HashMap<(Node, u32), Term>,
     pub(crate) extracts: HashMap<(Term, u32, u32), Term>,
     pub(crate) selects: HashMap<(Term, Term), Term>,
+    pub(crate) complements: HashMap<Term, Term>,
+    /// What sets of 1-bit operands simplify to.
+    pub(crate) booleans: HashMap<(BitOp, Box<[Term]>), Option<Term>>,
     fresh: u32,
     /// Where variables with names lie, if they are taken to be apart from what pointers reach; else empty.
     pub(crate) variables: std::ops::Range<u64>,

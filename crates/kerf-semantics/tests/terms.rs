@@ -498,3 +498,22 @@ proptest! {
         prop_assert_eq!(arena.as_constant(result), Some(u128::from(value(&tree, &vars, 32))));
     }
 }
+
+/// What a long chain of conditions simplifies to is found in a number of steps that grows with its length.
+#[test]
+fn deep_conditions_stay_small() {
+    let mut arena = Arena::new();
+    let limit = arena.var("limit", 32);
+    let mut deep = arena.bool(false);
+    for n in 0..60 {
+        let [a, b] = ["a", "b"].map(|name| arena.var(&format!("{name}{n}"), 32));
+        let (less, equal) = (arena.ult(a, limit), arena.eq(b, limit));
+        let either = arena.any(&[deep, less]);
+        let both = arena.all(&[either, equal]);
+        deep = arena.not(both);
+    }
+    let terms = arena.len();
+    assert!(terms < 60 * 400, "{terms} terms");
+    let back = arena.not(deep);
+    assert_eq!(arena.not(back), deep);
+}

@@ -27,7 +27,7 @@ pub(super) fn number(insn: &Instruction, slot: Slot) -> Option<i64> {
 }
 
 /// Refuses numbers that an instruction would take for another one.
-pub(super) fn sensible(insn: &Instruction, slot: Slot, want: i64) -> Result<(), String> {
+pub(crate) fn sensible(insn: &Instruction, slot: Slot, want: i64) -> Result<(), String> {
     let shift = matches!(
         insn.mnemonic(),
         Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Shld | Mnemonic::Shrd

@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Job;
 use crate::align::Slot;
-use crate::analyse::{self, Analysis, Number, Reading, Template};
-use crate::code::Function;
+use crate::analyse::{self, Analysis, Number, Reading};
 use crate::domain::{self, Verdicts};
 use crate::entry::Interval;
-use crate::equivalence::{self, Signatures};
+use crate::equivalence::{self, Effort, Signatures};
 use crate::error::ConstError;
 use crate::form::Form;
-use crate::variants::{Compiled, Variants};
+use crate::variants::Variants;
 
 impl Job<'_> {
     /// The numbers in fields if these explain one of the nearest values, else also operations. With it the verdicts on
-    /// these values.
+    /// these values, as far as there are any.
     pub(super) fn read(
         &self,
         variants: &Variants,
@@ -26,33 +25,50 @@ impl Job<'_> {
         let stock = self.value.value;
         let nearest = [sample.iter().filter(|v| **v < stock).max(), sample.iter().filter(|v| **v > stock).min()];
         let nearest: Vec<i128> = nearest.into_iter().flatten().copied().collect();
-        let judged = |analysis: &Analysis| -> Verdicts {
-            nearest.iter().map(|v| (*v, self.judge(variants, analysis, signatures, *v))).collect()
+        let judged = |analysis: &Analysis, effort| -> Verdicts {
+            nearest.iter().map(|v| (*v, self.judge(variants, analysis, signatures, *v, effort))).collect()
         };
-        let verdicts = judged(&fields);
-        if verdicts.values().any(Result::is_ok) {
+        let good = |mut verdicts: Verdicts| {
+            verdicts.retain(|_, verdict| verdict.is_ok());
+            Some(verdicts).filter(|left| !left.is_empty())
+        };
+        if let Some(verdicts) = good(judged(&fields, Effort::Quick)) {
             return (fields, verdicts);
         }
         let mut operations = analyse::analyse(variants, sample, Reading::Operations);
-        if !operations.multiplies() {
+        if operations.multiplies() {
+            self.settle(variants, &mut operations, signatures, &nearest, Effort::Quick);
+            if let Some(verdicts) = good(judged(&operations, Effort::Quick)) {
+                return (operations, verdicts);
+            }
+        }
+        let verdicts = judged(&fields, Effort::Full);
+        if verdicts.values().any(Result::is_ok) || !operations.multiplies() {
             return (fields, verdicts);
         }
-        self.settle(variants, &mut operations, signatures, &nearest);
-        let better = judged(&operations);
+        self.settle(variants, &mut operations, signatures, &nearest, Effort::Full);
+        let better = judged(&operations, Effort::Full);
         // Where neither will do, the operations are the better explanation of why.
         if operations.multiplies() { (operations, better) } else { (fields, verdicts) }
     }
 
     /// Keeps the operations of each function with which one of the values agrees: a shift by a number that is a multiple
     /// of V only by chance looks like one too. The largest multiples are the first to be given up.
-    fn settle(&self, variants: &Variants, analysis: &mut Analysis, signatures: &Signatures, values: &[i128]) {
+    fn settle(
+        &self,
+        variants: &Variants,
+        analysis: &mut Analysis,
+        signatures: &Signatures,
+        values: &[i128],
+        effort: Effort,
+    ) {
         for n in 0..analysis.templates.len() {
             let whole = analysis.templates[n].numbers.clone();
             for choice in choices(&whole) {
                 let given_up = |index: usize| whole.contains_key(&(index, Slot::Factor)) && !choice.contains(&index);
                 let numbers = whole.iter().filter(|(number, _)| !given_up(number.0));
                 analysis.templates[n].numbers = numbers.map(|(number, form)| (*number, *form)).collect();
-                if values.iter().any(|v| self.judge_function(variants, analysis, signatures, n, *v)) {
+                if values.iter().any(|v| self.judge_function(variants, analysis, signatures, (n, *v), effort)) {
                     break;
                 }
                 analysis.templates[n].numbers = whole.clone();
@@ -65,13 +81,13 @@ impl Job<'_> {
         variants: &Variants,
         analysis: &Analysis,
         signatures: &Signatures,
-        n: usize,
-        value: i128,
+        (n, value): (usize, i128),
+        effort: Effort,
     ) -> bool {
         let template = &analysis.templates[n];
         let Some(Ok(compiled)) = variants.get(value) else { return false };
         let Some(variant) = compiled.get(template.unit) else { return false };
-        let same = comparison(variants, analysis, signatures);
+        let same = equivalence::comparison(variants, analysis, signatures, effort);
         analyse::function_agrees(analysis, template.unit, &template.function, variant, value, &same).is_ok()
     }
 
@@ -85,7 +101,7 @@ impl Job<'_> {
     ) -> Result<(Interval, Verdicts), ConstError> {
         let seen: Vec<i128> = variants.values().filter(|v| !verdicts.contains_key(v)).collect();
         for value in seen {
-            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
+            verdicts.insert(value, self.judge(variants, analysis, signatures, value, Effort::Full));
         }
         for (value, words) in variants.forbidden() {
             verdicts.insert(
@@ -105,11 +121,11 @@ impl Job<'_> {
         let steps: Vec<i128> = steps.into_iter().collect();
         variants.make(&steps)?;
         for value in steps {
-            verdicts.insert(value, self.judge(variants, analysis, signatures, value));
+            verdicts.insert(value, self.judge(variants, analysis, signatures, value, Effort::Full));
         }
         let interval = domain::certify(self.value.value, &mut verdicts, |value| {
             variants.make(&[value])?;
-            Ok(self.judge(variants, analysis, signatures, value))
+            Ok(self.judge(variants, analysis, signatures, value, Effort::Full))
         })?;
         Ok((interval, verdicts))
     }
@@ -120,8 +136,10 @@ impl Job<'_> {
         analysis: &Analysis,
         signatures: &Signatures,
         value: i128,
+        effort: Effort,
     ) -> Result<(), String> {
-        let verdict = analyse::agrees(variants, analysis, value, &comparison(variants, analysis, signatures));
+        let same = equivalence::comparison(variants, analysis, signatures, effort);
+        let verdict = analyse::agrees(variants, analysis, value, &same);
         tracing::debug!(site = self.site.label(), %value, ?verdict, "compared");
         verdict
     }
@@ -137,18 +155,4 @@ fn choices(numbers: &BTreeMap<Number, Form>) -> Vec<BTreeSet<usize>> {
     let mut choices: Vec<BTreeSet<usize>> = (1..=factors.len()).rev().map(|count| some(&factors[..count])).collect();
     choices.extend(factors.iter().skip(1).map(|one| some(std::slice::from_ref(one))));
     choices
-}
-
-/// Compares functions of another shape by walking over both.
-fn comparison<'a>(
-    variants: &'a Variants,
-    analysis: &'a Analysis,
-    signatures: &'a Signatures,
-) -> impl Fn(&Template, i128, &Function, &Compiled) -> Result<(), String> + 'a {
-    |template, value, variant, compiled| {
-        let numbers = equivalence::numbers_of(&analysis.templates, template.unit, value);
-        let base = &variants.base()[template.unit].code;
-        let calls = variants.calls(template.unit);
-        equivalence::prove(base, &compiled.code, &variant.name, &numbers, &calls, signatures)
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use kerf_semantics::{Arena, Flag, Frame, REGISTER_NAMES, State, Term};
 
 use super::conditions::{self, Assumptions, everywhere};
+use super::walk::Frames;
 
 /// Number of the stack pointer.
 pub const RSP: usize = 4;
@@ -64,13 +65,15 @@ pub type SlotKey = (u8, i64, u8);
 
 impl Facts {
     /// At the entry both functions get the same registers and find the same below the stack pointer.
-    pub fn entry(arena: &mut Arena, slots: &BTreeSet<SlotKey>) -> Facts {
+    pub fn entry(arena: &mut Arena, frames: Frames, slots: &BTreeSet<SlotKey>) -> Facts {
         let mut values = BTreeMap::new();
         for side in 0..2 {
             for (number, name) in REGISTER_NAMES.iter().enumerate() {
                 for half in 0..2u8 {
-                    let value =
-                        if number == RSP { Value::Frame(0) } else { Value::Fixed(entry_half(arena, name, half)) };
+                    let value = match frames {
+                        Frames::Two if number == RSP => Value::Frame(0),
+                        _ => Value::Fixed(entry_half(arena, name, half)),
+                    };
                     values.insert(Location::Register(side, number as u8, half), value);
                 }
             }
@@ -85,7 +88,7 @@ impl Facts {
     }
 
     /// Both machine states at a point: equal places share a variable. `tag` names the point.
-    pub fn states(&self, arena: &mut Arena, tag: &str) -> [State; 2] {
+    pub fn states(&self, arena: &mut Arena, frames: Frames, tag: &str) -> [State; 2] {
         let base = arena.var("frame", 64);
         let memory = arena.memory(&format!("mem.{tag}"));
         [0u8, 1].map(|side| {
@@ -102,6 +105,9 @@ impl Facts {
             for (n, flag) in Flag::ALL.into_iter().enumerate() {
                 let term = self.term(arena, tag, Location::Flag(side, n as u8), 1);
                 state.flags.set(flag, term);
+            }
+            if frames == Frames::One {
+                return state;
             }
             // Larger slots first, so that a smaller one inside keeps what is known of it.
             let mut slots: Vec<(i64, u8)> = self

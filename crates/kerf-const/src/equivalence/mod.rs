@@ -21,12 +21,14 @@ use kerf_image::Image;
 use kerf_image::btf::{Btf, Signature};
 use kerf_semantics::Arena;
 
-use crate::analyse::Number;
-use crate::code::Code;
+use crate::analyse::{Analysis, Number, Template};
+use crate::code::{Code, Function};
+use crate::variants::{Compiled, Variants};
 use calls::Call;
 use link::Linker;
 
 pub use link::numbers_of;
+use walk::Frames;
 
 /// What is known of the functions that are called.
 #[derive(Debug, Default)]
@@ -82,20 +84,45 @@ impl Signatures {
     }
 }
 
-/// Proves that a function of `base`, with other numbers in it, does the same as that of `variant`; else says where
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// Frames that have the same layout, as most variants do: mostly well under a second.
+    Quick,
+    /// Also frames that have not: up to several seconds where it fails.
+    Full,
+}
+
+/// Compares functions of another shape, compiled for a value, with their templates.
+pub fn comparison<'a>(
+    variants: &'a Variants,
+    analysis: &'a Analysis,
+    signatures: &'a Signatures,
+    effort: Effort,
+) -> impl Fn(&Template, i128, &Function, &Compiled) -> Result<(), String> + 'a {
+    move |template, value, variant, compiled| {
+        let numbers = numbers_of(&analysis.templates, template.unit, value);
+        let base = &variants.base()[template.unit].code;
+        let calls = variants.calls(template.unit);
+        prove((base, &compiled.code), &variant.name, &numbers, &calls, signatures, effort)
+    }
+}
+
+/// Proves that a function of the first, with other numbers in it, does the same as that of the second; else says where
 /// they part.
 pub fn prove(
-    base: &Code,
-    variant: &Code,
+    codes: (&Code, &Code),
     name: &str,
     numbers: &dyn Fn(&str, Number) -> Option<i64>,
     calls: &HashMap<String, Vec<Call>>,
     signatures: &Signatures,
+    effort: Effort,
 ) -> Result<(), String> {
-    let walk = |apart: bool| compare((base, variant), name, numbers, calls, signatures, apart);
-    // Both are compilations of one source: where only one of them loads a variable before a store through a pointer, the
-    // compiler knew that the pointer does not reach it, whatever V is.
-    walk(false).or_else(|why| walk(true).map_err(|_| why))
+    let walk = |frames| compare(codes, name, numbers, calls, signatures, frames);
+    match effort {
+        Effort::Quick => walk(Frames::One),
+        Effort::Full => walk(Frames::One).or_else(|_| walk(Frames::Two)),
+    }
 }
 
 fn compare(
@@ -104,7 +131,7 @@ fn compare(
     numbers: &dyn Fn(&str, Number) -> Option<i64>,
     calls: &HashMap<String, Vec<Call>>,
     signatures: &Signatures,
-    apart: bool,
+    frames: Frames,
 ) -> Result<(), String> {
     let (mut linker, mut arena) = (Linker::default(), Arena::new());
     // A part that was moved out of a function has no entry of its own: the whole is compared.
@@ -112,8 +139,11 @@ fn compare(
     let mut ours = link::link(base, name, numbers, &mut linker, &mut arena)?;
     ours.attach_calls(base, name, calls);
     let theirs = link::link(variant, name, &|_, _| None, &mut linker, &mut arena)?;
-    if apart {
-        arena.assume_variables_apart(linker.range());
-    }
-    walk::Walk::new(name, [&ours, &theirs], arena, &linker, signatures).run()
+    // Both are compilations of one source: where only one of them loads a variable before a store through a pointer, the
+    // compiler knew that the pointer does not reach it, whatever V is.
+    arena.assume_variables_apart(linker.range());
+    let start = std::time::Instant::now();
+    let result = walk::Walk::new(name, [&ours, &theirs], arena, &linker, signatures, frames).run();
+    tracing::debug!(name, ?frames, seconds = start.elapsed().as_secs_f32(), ?result, "walked");
+    result
 }

@@ -53,7 +53,7 @@ fn compare(base: &Compiled, variant: &Compiled, replaced: &[(i64, i64)]) -> Resu
         let mut all = function.code.iter().flat_map(align::numbers);
         assert!(all.any(|(_, held)| held == *old), "the code has no {old}");
     }
-    prove(&base.code, &variant.code, "f", &numbers, &base.calls, &base.signatures)
+    prove((&base.code, &variant.code), "f", &numbers, &base.calls, &base.signatures, Effort::Full)
 }
 
 const TWO: &str = "int g(int); int h(int); int f(int x, int y, int *p) {";
@@ -254,4 +254,47 @@ fn static_branches_ask_the_same_key() {
     assert!(one.code.function("f").unwrap().code.iter().any(|i| i.patched && i.key.is_some()));
     compare(&one, &switched("one"), &[]).unwrap();
     assert!(compare(&one, &two, &[]).unwrap_err().contains("different static keys"));
+}
+
+/// A local array that is used by a computed address, and a pointer to it or to nothing.
+fn local(value: u32, store: &str) -> String {
+    format!(
+        "struct s {{ long a[4]; }}; int g(struct s *p); int h(struct s *p, long n);
+        int f(long n, int some, long i) {{
+            struct s s = {{ {{ n }} }}, *p = some ? &s : 0;
+            g(&s);
+            {store};
+            if (h(p, n * {value})) return 1;
+            return p ? p->a[n & 3] : 0;
+        }}"
+    )
+}
+
+#[test]
+fn frames_of_one_layout_may_be_used_in_any_way() {
+    let (base, eight) = (compile(&local(12345, "s.a[i & 3]++"), &[]), compile(&local(8, "s.a[i & 3]++"), &[]));
+    compare(&base, &eight, &[(12345, 8)]).unwrap();
+    compare(&base, &eight, &[(12345, 9)]).unwrap_err();
+    for other in ["s.a[i & 3]--", "s.a[i & 1]++", "p = &s", "s.a[3]++"] {
+        compare(&base, &compile(&local(8, other), &[]), &[(12345, 8)]).unwrap_err();
+    }
+}
+
+/// An instruction that is not modelled, on a slot of a frame of some size.
+fn on_stack(size: u32, store: bool) -> Compiled {
+    let store = if store { "movq %rdi, 8(%rsp)" } else { "movq $0, 8(%rsp)" };
+    let text = format!(
+        "long f(long n);\n\
+         __asm__(\".text\\n.globl f\\n.type f,@function\\nf: subq ${size}, %rsp\\n{store}\\n\
+         xorl %eax, %eax\\nlsl 8(%rsp), %rax\\naddq ${size}, %rsp\\nret\\n.size f, .-f\");\n\
+         long h(void) {{ return f(1); }}"
+    );
+    compile(&text, &[])
+}
+
+#[test]
+fn what_is_not_modelled_reads_the_same_slot() {
+    compare(&on_stack(24, true), &on_stack(24, true), &[]).unwrap();
+    compare(&on_stack(24, true), &on_stack(24, false), &[]).unwrap_err();
+    compare(&on_stack(24, true), &on_stack(40, true), &[]).unwrap_err();
 }

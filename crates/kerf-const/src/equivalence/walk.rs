@@ -25,6 +25,16 @@ const MOST_PATHS: usize = 100;
 
 type Point = (u64, u64);
 
+/// How the stack frames of both sides are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frames {
+    /// Both have the same layout: they are memory like any other, and equal in all at every point. Addresses in them may
+    /// be used in any way.
+    One,
+    /// Each has its own: what their slots hold is known slot by slot.
+    Two,
+}
+
 pub struct Walk<'a> {
     name: &'a str,
     sides: [&'a Bundle; 2],
@@ -33,6 +43,7 @@ pub struct Walk<'a> {
     arena: Arena,
     facts: HashMap<Point, (usize, Facts)>,
     pending: VecDeque<Point>,
+    frames: Frames,
     slots: BTreeSet<SlotKey>,
     /// The lowest frame offset whose address was given away on the path at hand.
     escaped: Option<i64>,
@@ -54,6 +65,7 @@ impl<'a> Walk<'a> {
         arena: Arena,
         linker: &'a Linker,
         signatures: &'a Signatures,
+        frames: Frames,
     ) -> Walk<'a> {
         Walk {
             name,
@@ -63,6 +75,7 @@ impl<'a> Walk<'a> {
             arena,
             facts: HashMap::new(),
             pending: VecDeque::new(),
+            frames,
             slots: BTreeSet::new(),
             escaped: None,
             points: 0,
@@ -91,7 +104,7 @@ impl<'a> Walk<'a> {
     /// One walk, from the entries on.
     fn once(&mut self) -> Checked<()> {
         let start = (self.sides[0].entry, self.sides[1].entry);
-        let facts = Facts::entry(&mut self.arena, &self.slots);
+        let facts = Facts::entry(&mut self.arena, self.frames, &self.slots);
         self.facts.insert(start, (0, facts));
         self.pending.push_back(start);
         while let Some(point) = self.pending.pop_front() {
@@ -107,7 +120,7 @@ impl<'a> Walk<'a> {
     fn visit(&mut self, point: Point) -> Checked<()> {
         let Some((version, facts)) = self.facts.get(&point).cloned() else { return Ok(()) };
         let tag = format!("{:x}.{:x}.{version}", point.0, point.1);
-        let states = facts.states(&mut self.arena, &tag);
+        let states = facts.states(&mut self.arena, self.frames, &tag);
         let assumed = facts.assumptions(&mut self.arena, &tag, states[0].memory);
         let mut open = vec![Path::new(states, point, assumed, facts.escaped)];
         for _ in 0..MOST_PATHS {
@@ -124,10 +137,12 @@ impl<'a> Walk<'a> {
             // Behind a call that does not return there is nothing.
             return Ok(());
         }
-        for state in states {
-            if frame_offset(&mut self.arena, state, state.gpr[RSP]).is_none() {
-                return Err("the stack pointer is not known".into());
-            }
+        let stack_is_known = match self.frames {
+            Frames::One => states[0].gpr[RSP] == states[1].gpr[RSP],
+            Frames::Two => states.iter().all(|s| frame_offset(&mut self.arena, s, s.gpr[RSP]).is_some()),
+        };
+        if !stack_is_known {
+            return Err("the stack pointer is not known".into());
         }
         if tainted(&self.arena, states[0].memory) {
             return Err("an address in the frame is stored".into());

@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use kerf_semantics::{Flag, State};
 
 use super::super::facts::tainted;
-use super::{Checked, Walk};
+use super::{Checked, Frames, Walk};
 
 impl Walk<'_> {
     /// An instruction that is not modelled: equal inputs give equal outputs.
@@ -18,8 +18,11 @@ impl Walk<'_> {
         if !same {
             return Err(format!("{:?} and {:?} are not compared", a.code(), b.code()));
         }
-        if format!("{:?}", a.mnemonic()).starts_with('P') && matches!(a.mnemonic(), Mnemonic::Popfq | Mnemonic::Pushfq)
-        {
+        let on_stack = a.op_kinds().any(|kind| kind == OpKind::Memory) && a.memory_base() == Register::RSP;
+        if on_stack && self.frames == Frames::Two {
+            return Err(format!("{:?} uses the frame", a.mnemonic()));
+        }
+        if matches!(a.mnemonic(), Mnemonic::Popfq | Mnemonic::Pushfq) {
             return Err("the flags are pushed or popped".into());
         }
         for n in 0..a.op_count() {

@@ -196,11 +196,10 @@ impl Job<'_> {
     }
 
     fn build(&self, units: Vec<Unit>) -> Result<Entry, ConstError> {
-        let mut variants = Variants::new(self.input.tree, &self.site, self.value.value, units)?;
         let sample = variants::sample(self.value.value, self.value);
         // Three values tell which units the constant reaches at all; the others are not compiled further.
         let first: Vec<i128> = self.first_look(&sample);
-        variants.make(&first)?;
+        let mut variants = Variants::with_values(self.input.tree, &self.site, self.value.value, units, &first)?;
         let touched = touched_units(&variants, &first);
         let data = self.changed_data(&variants);
         let keep: Vec<bool> = (0..variants.units().len()).map(|n| touched.contains(&n)).collect();

@@ -5,24 +5,38 @@ use std::collections::BTreeMap;
 use crate::entry::Interval;
 use crate::error::ConstError;
 
-/// How many further values may be compiled to find one end of the domain.
-const MOST_STEPS: u32 = 6;
+/// How often further values may be compiled to find the ends of the domain.
+const MOST_ROUNDS: u32 = 5;
 
 /// What is known of a value: it agrees, or why not.
 pub type Verdicts = BTreeMap<i128, Result<(), String>>;
 
 /// Finds the interval around the deployed value in which every compiled value agrees.
 ///
-/// `verdict` compiles one value and judges it. The ends are drawn nearer by halving the gap to the first value that does
-/// not agree; what lies beyond is not certified, even if single values there agree.
+/// `judge` compiles values and judges them, several at once. The ends are drawn nearer by dividing the gap to the first
+/// value that does not agree; what lies beyond is not certified, even if single values there agree.
 pub fn certify(
     value: i128,
     known: &mut Verdicts,
-    mut verdict: impl FnMut(i128) -> Result<Result<(), String>, ConstError>,
+    mut judge: impl FnMut(&[i128]) -> Result<Verdicts, ConstError>,
 ) -> Result<Interval, ConstError> {
-    let max = end(value, known, 1, &mut verdict)?;
-    let min = end(value, known, -1, &mut verdict)?;
-    Ok(Interval { min, max })
+    for _ in 0..MOST_ROUNDS {
+        let gaps: Vec<(i128, i128)> = [1, -1].iter().filter_map(|way| gap(value, known, *way)).collect();
+        let probes: Vec<i128> = match gaps[..] {
+            [] => break,
+            // Two values take no longer than one.
+            [(good, bad)] => vec![between(good, bad, (1, 3)), between(good, bad, (2, 3))],
+            ref both => both.iter().map(|(good, bad)| between(*good, *bad, (1, 2))).collect(),
+        };
+        known.extend(judge(&probes)?);
+    }
+    Ok(Interval { min: frontier(value, known, -1).0, max: frontier(value, known, 1).0 })
+}
+
+/// The last value in a direction that agrees and the first that does not, if there are others in between.
+fn gap(value: i128, known: &Verdicts, direction: i128) -> Option<(i128, i128)> {
+    let (good, bad) = frontier(value, known, direction);
+    bad.filter(|bad| (bad - good).abs() > 1).map(|bad| (good, bad))
 }
 
 /// Cuts an interval down to what is certain where a form's parameters are not: between two neighbouring values that
@@ -49,25 +63,6 @@ pub fn certain(
     found
 }
 
-fn end(
-    value: i128,
-    known: &mut Verdicts,
-    direction: i128,
-    verdict: &mut impl FnMut(i128) -> Result<Result<(), String>, ConstError>,
-) -> Result<i128, ConstError> {
-    for _ in 0..MOST_STEPS {
-        let (good, bad) = frontier(value, known, direction);
-        let Some(bad) = bad else { return Ok(good) };
-        if (bad - good).abs() <= 1 {
-            return Ok(good);
-        }
-        let probe = between(good, bad);
-        let result = verdict(probe)?;
-        known.insert(probe, result);
-    }
-    Ok(frontier(value, known, direction).0)
-}
-
 /// The last value in a direction before the first that does not agree, and that one.
 fn frontier(value: i128, known: &Verdicts, direction: i128) -> (i128, Option<i128>) {
     let mut good = value;
@@ -82,14 +77,14 @@ fn frontier(value: i128, known: &Verdicts, direction: i128) -> (i128, Option<i12
     (good, None)
 }
 
-/// A value between two others: half way by magnitude where they are far apart, the middle where they are near.
-fn between(good: i128, bad: i128) -> i128 {
+/// A value between two others, at some part of the way: by magnitude where they are far apart.
+fn between(good: i128, bad: i128, (part, parts): (u32, u32)) -> i128 {
     let (low, high) = (good.min(bad), good.max(bad));
     if low > 0 && high / low >= 4 {
-        let exponent = (low.ilog2() + high.ilog2()) / 2;
+        let exponent = low.ilog2() + (high.ilog2() - low.ilog2()) * part / parts;
         return (1i128 << exponent).clamp(low + 1, high - 1);
     }
-    low + (high - low) / 2
+    (low + (high - low) * i128::from(part) / i128::from(parts)).clamp(low + 1, high - 1)
 }
 
 #[cfg(test)]
@@ -100,7 +95,7 @@ mod tests {
     fn run(value: i128, samples: &[i128], good: impl Fn(i128) -> bool) -> Interval {
         let judge = |v: i128| if good(v) { Ok(()) } else { Err("no".to_string()) };
         let mut known: Verdicts = samples.iter().map(|v| (*v, judge(*v))).collect();
-        certify(value, &mut known, |v| Ok(judge(v))).unwrap()
+        certify(value, &mut known, |values| Ok(values.iter().map(|v| (*v, judge(*v))).collect())).unwrap()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,8 +65,14 @@ fn scan<T: Send>(tree: &Path, files: &[String], look: impl Fn(&str, &[u8]) -> Op
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
+                // One buffer for all: fresh memory for each of so many files costs more than the search.
+                let mut bytes = Vec::new();
                 while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let Ok(bytes) = fs::read(tree.join(file)) else { continue };
+                    bytes.clear();
+                    let read = fs::File::open(tree.join(file)).and_then(|mut file| file.read_to_end(&mut bytes));
+                    if read.is_err() {
+                        continue;
+                    }
                     if let Some(item) = look(file, &bytes)
                         && let Ok(mut found) = found.lock()
                     {

@@ -127,15 +127,16 @@ impl<'a> Variants<'a> {
 
     /// What the compiler says of the calls in a unit; compiled when first asked for.
     pub fn calls(&self, unit: usize) -> Arc<Calls> {
-        let Some(unit) = self.units.get(unit) else { return Arc::default() };
-        if let Some(known) = self.calls.lock().ok().and_then(|c| c.get(&unit.name).cloned()) {
-            return known;
-        }
-        let calls = Arc::new(unit.listing(self.tree, &self.site).map(|l| calls::read(&l)).unwrap_or_default());
-        if let Ok(mut known) = self.calls.lock() {
-            known.insert(unit.name.clone(), Arc::clone(&calls));
-        }
-        calls
+        let (Some(unit), Ok(mut known)) = (self.units.get(unit), self.calls.lock()) else { return Arc::default() };
+        let calls = known.entry(unit.name.clone()).or_insert_with(|| {
+            Arc::new(unit.listing(self.tree, &self.site).map(|l| calls::read(&l)).unwrap_or_default())
+        });
+        Arc::clone(calls)
+    }
+
+    /// The same, if it has been asked for before.
+    pub fn known_calls(&self, unit: usize) -> Option<Arc<Calls>> {
+        self.calls.lock().ok()?.get(&self.units.get(unit)?.name).cloned()
     }
 
     /// The values that compiled, ascending.
@@ -205,7 +206,7 @@ pub fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> V
 pub fn sample(value: i128, kind: Evaluation) -> Vec<i128> {
     let (low, high) = limits(kind);
     let next_power = |v: i128| i128::from((v.max(1) as u128).next_power_of_two() as u64);
-    let mut values = vec![value + 1, value - 1, 2 * value, value / 2, 10 * value + 7, next_power(8 * value + 1) - 1, 1];
+    let mut values = vec![value + 1, value - 1, 2 * value, value / 2, next_power(8 * value + 1) - 1, 1];
     // Small constants count bits or levels; larger ones are quantities that may grow beyond every operand's width.
     if value >= 8 {
         values.extend([128, 1_000_003 * (1 + value / 100_000)]);

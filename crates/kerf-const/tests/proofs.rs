@@ -124,11 +124,14 @@ fn corrupted_entries_are_refused() {
 #[test]
 fn a_wider_domain_is_refused() {
     let Some(kernel) = kernel() else { return };
-    let mut entry = kernel.build("NR_MAX_BATCHED_MIGRATION");
-    assert!(entry.class == Class::Proved && !entry.certifies(1), "{:?}", entry.domain);
-    entry.domain = vec![Interval { min: 1, max: entry.domain[0].max }];
+    let text = std::fs::read_to_string(kernel.tree.root().join("net/ipv4/tcp_cubic.c")).unwrap();
+    let line = text.lines().position(|line| line.contains("delay_min >> 3")).unwrap() + 1;
+    let mut entry = kernel.build(&format!("net/ipv4/tcp_cubic.c:L{line}:3:0"));
+    // A shift by 32 is none.
+    assert!(entry.class == Class::Proved && entry.certifies(31) && !entry.certifies(32), "{:?}", entry.domain);
+    entry.domain = vec![Interval { min: 1, max: 32 }];
     let error = verify(&kernel.input(), &entry).unwrap_err().to_string();
-    assert!(error.contains("with 1 "), "{error}");
+    assert!(error.contains("with 32 "), "{error}");
 }
 
 #[test]

@@ -176,27 +176,32 @@ impl Prover {
 
     /// Values for the variables, and bytes of memories wherever the query looks at them.
     fn model(&mut self, arena: &Arena, encoding: &Encoding, terms: &[Term]) -> io::Result<Assignment> {
-        let mut model = Assignment::new();
+        let (mut variables, mut addresses, mut memories) = (Vec::new(), Vec::new(), Vec::new());
         for &term in terms {
-            if let Node::Variable(name) = arena.node(term)
-                && let Some(value) = value(&mut self.solver, encoding.of(term))?
-            {
+            match arena.node(term) {
+                Node::Variable(name) => variables.push((term, name)),
+                Node::Memory(name) => memories.push((term, name)),
+                Node::Select(_, address) | Node::Store(_, address, _) => addresses.push(*address),
+                _ => {}
+            }
+        }
+        let asked = variables.iter().map(|(term, _)| *term).chain(addresses.iter().copied());
+        let mut values = values(&mut self.solver, asked.map(|term| encoding.of(term)).collect())?;
+        let places = values.split_off(variables.len());
+        let mut model = Assignment::new();
+        for ((term, name), value) in variables.into_iter().zip(values) {
+            if let Some(value) = value {
                 model.set(name, value & mask(arena.width(term)));
             }
         }
-        let memories = terms.iter().filter_map(|&term| match arena.node(term) {
-            Node::Memory(name) => Some((term, name.clone())),
-            _ => None,
-        });
-        let memories: Vec<_> = memories.collect();
-        for &term in terms {
-            let (Node::Select(_, address) | Node::Store(_, address, _)) = *arena.node(term) else { continue };
-            for (memory, name) in &memories {
-                let Some(at) = value(&mut self.solver, encoding.of(address))? else { continue };
-                let solver = &mut self.solver;
-                let byte = solver.list(vec![solver.atom("select"), encoding.of(*memory), encoding.of(address)]);
-                if let Some(byte) = value(solver, byte)? {
-                    model.set_byte(name, at as u64, byte as u8);
+        let reads = |solver: &Context, memory: Term, address: Term| {
+            solver.list(vec![solver.atom("select"), encoding.of(memory), encoding.of(address)])
+        };
+        for (memory, name) in memories {
+            let asked = addresses.iter().map(|address| reads(&self.solver, memory, *address)).collect();
+            for (byte, at) in self::values(&mut self.solver, asked)?.into_iter().zip(&places) {
+                if let (Some(byte), Some(at)) = (byte, at) {
+                    model.set_byte(name, *at as u64, byte as u8);
                 }
             }
         }
@@ -204,9 +209,13 @@ impl Prover {
     }
 }
 
-fn value(solver: &mut Context, term: easy_smt::SExpr) -> io::Result<Option<u128>> {
-    let pairs = solver.get_value(vec![term])?;
-    Ok(pairs.first().and_then(|&(_, value)| parse_literal(solver, value)))
+/// The values of terms in the solver's model, in their order; `None` where one is not given as a number.
+fn values(solver: &mut Context, terms: Vec<easy_smt::SExpr>) -> io::Result<Vec<Option<u128>>> {
+    if terms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pairs = solver.get_value(terms)?;
+    Ok(pairs.iter().map(|&(_, value)| parse_literal(solver, value)).collect())
 }
 
 fn launch(kind: Kind, timeout: Duration) -> io::Result<Context> {

@@ -10,7 +10,7 @@ use crate::entry::Interval;
 use crate::equivalence::{self, Effort, Signatures};
 use crate::error::ConstError;
 use crate::form::Form;
-use crate::variants::Variants;
+use crate::variants::{Variants, in_parallel};
 
 impl Job<'_> {
     /// The numbers in fields if these explain one of the nearest values, else also operations. With it the verdicts on
@@ -26,7 +26,7 @@ impl Job<'_> {
         let nearest = [sample.iter().filter(|v| **v < stock).max(), sample.iter().filter(|v| **v > stock).min()];
         let nearest: Vec<i128> = nearest.into_iter().flatten().copied().collect();
         let judged = |analysis: &Analysis, effort| -> Verdicts {
-            nearest.iter().map(|v| (*v, self.judge(variants, analysis, signatures, *v, effort))).collect()
+            self.judge_all(variants, analysis, signatures, &nearest, effort)
         };
         let good = |mut verdicts: Verdicts| {
             verdicts.retain(|_, verdict| verdict.is_ok());
@@ -100,9 +100,7 @@ impl Job<'_> {
         mut verdicts: Verdicts,
     ) -> Result<(Interval, Verdicts), ConstError> {
         let seen: Vec<i128> = variants.values().filter(|v| !verdicts.contains_key(v)).collect();
-        for value in seen {
-            verdicts.insert(value, self.judge(variants, analysis, signatures, value, Effort::Full));
-        }
+        verdicts.extend(self.judge_all(variants, analysis, signatures, &seen, Effort::Full));
         for (value, words) in variants.forbidden() {
             verdicts.insert(
                 value,
@@ -120,14 +118,24 @@ impl Job<'_> {
             .collect();
         let steps: Vec<i128> = steps.into_iter().collect();
         variants.make(&steps)?;
-        for value in steps {
-            verdicts.insert(value, self.judge(variants, analysis, signatures, value, Effort::Full));
-        }
-        let interval = domain::certify(self.value.value, &mut verdicts, |value| {
-            variants.make(&[value])?;
-            Ok(self.judge(variants, analysis, signatures, value, Effort::Full))
+        verdicts.extend(self.judge_all(variants, analysis, signatures, &steps, Effort::Full));
+        let interval = domain::certify(self.value.value, &mut verdicts, |values| {
+            variants.make(values)?;
+            Ok(self.judge_all(variants, analysis, signatures, values, Effort::Full))
         })?;
         Ok((interval, verdicts))
+    }
+
+    fn judge_all(
+        &self,
+        variants: &Variants,
+        analysis: &Analysis,
+        signatures: &Signatures,
+        values: &[i128],
+        effort: Effort,
+    ) -> Verdicts {
+        let verdict = |n: usize| (values[n], self.judge(variants, analysis, signatures, values[n], effort));
+        in_parallel(values.len(), verdict).into_iter().collect()
     }
 
     fn judge(

@@ -1,5 +1,6 @@
 //! Claims about a path: by form, by trying values, and by the solver.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use kerf_semantics::{Arena, Assignment, Prover, State, Term, Verdict};
@@ -15,12 +16,17 @@ const MOST_UNDECIDED: u32 = 6;
 /// So many assignments are tried before the solver is asked.
 const TRIALS: u64 = 24;
 
+/// So many of the solver's counterexamples are kept.
+const MOST_WITNESSES: usize = 48;
+
 /// The solver and how often it was asked.
 #[derive(Default)]
 pub struct Solver {
     prover: Option<Prover>,
     queries: u32,
     undecided: u32,
+    /// Values that refuted claims: they often refute the next one, too, since paths share their conditions.
+    witnesses: VecDeque<Assignment>,
 }
 
 impl Solver {
@@ -29,7 +35,8 @@ impl Solver {
         if arena.as_constant(claim) == Some(1) {
             return true;
         }
-        if self.queries >= MOST_QUERIES || self.undecided >= MOST_UNDECIDED || refuted(arena, assumptions, claim) {
+        let exhausted = self.queries >= MOST_QUERIES || self.undecided >= MOST_UNDECIDED;
+        if exhausted || self.refuted(arena, assumptions, claim) {
             return false;
         }
         self.queries += 1;
@@ -38,14 +45,32 @@ impl Solver {
             let _ = prover.set_timeout(QUERY_TIME);
             self.prover = Some(prover);
         }
+        let start = std::time::Instant::now();
         let verdict = self.prover.as_mut().map(|p| p.valid(arena, assumptions, claim));
-        self.undecided += u32::from(!matches!(verdict, Some(Ok(Verdict::Proved | Verdict::Refuted(_)))));
-        matches!(verdict, Some(Ok(Verdict::Proved)))
+        tracing::trace!(seconds = start.elapsed().as_secs_f32(), ?verdict, "asked");
+        match verdict {
+            Some(Ok(Verdict::Proved)) => return true,
+            Some(Ok(Verdict::Refuted(witness))) => {
+                self.witnesses.push_front(witness);
+                self.witnesses.truncate(MOST_WITNESSES);
+            }
+            _ => self.undecided += 1,
+        }
+        false
+    }
+
+    /// Whether values are at hand that the assumptions allow and the claim does not: most wrong claims fall so.
+    fn refuted(&self, arena: &Arena, assumptions: &[Term], claim: Term) -> bool {
+        let refutes = |assignment: &Assignment| {
+            let mut evaluator = arena.evaluator(assignment);
+            assumptions.iter().all(|a| evaluator.value(*a) == 1) && evaluator.value(claim) == 0
+        };
+        self.witnesses.iter().any(refutes) || refuted_by_chance(arena, assumptions, claim, refutes)
     }
 }
 
-/// Whether simple values are found that the assumptions allow and the claim does not: most wrong claims fall so.
-fn refuted(arena: &Arena, assumptions: &[Term], claim: Term) -> bool {
+/// Whether one of some simple assignments refutes a claim.
+fn refuted_by_chance(arena: &Arena, assumptions: &[Term], claim: Term, refutes: impl Fn(&Assignment) -> bool) -> bool {
     let roots: Vec<Term> = assumptions.iter().copied().chain([claim]).collect();
     let names: Vec<&str> = arena.variables(&roots).into_iter().filter_map(|v| arena.as_variable(v)).collect();
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
@@ -62,8 +87,7 @@ fn refuted(arena: &Arena, assumptions: &[Term], claim: Term) -> bool {
             let value = random();
             assignment.set(name, u128::from(if trial % 2 == 0 { value % 4 } else { value }));
         }
-        let mut evaluator = arena.evaluator(&assignment);
-        assumptions.iter().all(|a| evaluator.value(*a) == 1) && evaluator.value(claim) == 0
+        refutes(&assignment)
     })
 }
 

@@ -313,7 +313,7 @@ impl Job<'_> {
 
     fn prove(&self, mut variants: Variants, sample: &[i128]) -> Result<Entry, ConstError> {
         let held = variants::held_out(self.value.value, self.value);
-        variants.make(&sample.iter().chain(&held).copied().collect::<Vec<_>>())?;
+        variants.make(sample)?;
         let signatures = Signatures::of(self.input.image);
         let analysis = analyse::analyse(&variants, sample, Reading::Fields);
         let module_image = module_image(self.input, self.module.as_deref())?;
@@ -327,20 +327,21 @@ impl Job<'_> {
         if let Some((class, reason)) = problem {
             return Ok(self.with_units(class, reason, &variants));
         }
-        let sensitive = |analysis: &Analysis| {
+        let sensitive = |variants: &Variants, analysis: &Analysis| {
             let reason = crate::sensitive::check(analysis, deployed.image())?;
             let only = Interval { min: self.value.value, max: self.value.value };
-            let mut entry = self.with_units(Class::Sensitive, reason, &variants);
+            let mut entry = self.with_units(Class::Sensitive, reason, variants);
             let nothing = (only, &Verdicts::new(), &held[..]);
-            entry.spans = self.spans(&variants, analysis, (&addresses, &deployed), nothing, &signatures);
+            entry.spans = self.spans(variants, analysis, (&addresses, &deployed), nothing, &signatures);
             Some(entry)
         };
-        if let Some(entry) = sensitive(&analysis) {
+        if let Some(entry) = sensitive(&variants, &analysis) {
             return Ok(entry);
         }
+        variants.make(&held)?;
         let (analysis, verdicts) = self.read(&variants, sample, &signatures, analysis);
         if analysis.multiplies()
-            && let Some(entry) = sensitive(&analysis)
+            && let Some(entry) = sensitive(&variants, &analysis)
         {
             return Ok(entry);
         }

@@ -3,6 +3,8 @@
 //! The unit is preprocessed once with marks around the site's text, in a private mount namespace where the marked
 //! copy covers the file: the tree itself is never written. A variant is the text between the marks replaced.
 
+mod marks;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -11,12 +13,12 @@ use std::process::{Command, Output};
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 use tempfile::TempDir;
 
+use self::marks::{
+    BEGIN, END, declarations_before, mark_in_string, marks_only_in_statements, substitute, without_line_marks,
+};
 use crate::error::ConstError;
 use crate::site::{Site, parse_integer};
 use crate::tree::Tree;
-
-const BEGIN: &str = "__kerf_site_begin__";
-const END: &str = "__kerf_site_end__";
 
 /// A unit preprocessed with the site marked.
 #[derive(Debug)]
@@ -73,13 +75,6 @@ pub fn preprocess(tree: &Tree, unit: &str, site: &Site) -> Result<Option<Unit>, 
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, ConstError> {
     fs::read(path).map_err(|source| ConstError::Io { what: "read", path: path.into(), source })
-}
-
-fn mark_in_string(text: &str) -> bool {
-    text.lines().filter(|l| l.contains(BEGIN)).any(|line| {
-        let before = line.split(BEGIN).next().unwrap_or("");
-        before.bytes().filter(|b| *b == b'"').count() % 2 == 1
-    })
 }
 
 fn scratch() -> Result<TempDir, ConstError> {
@@ -232,14 +227,16 @@ impl Unit {
             return Ok(Some(known));
         }
         let body = without_line_marks(body);
-        let plain = substitute(text, None);
         let functions = format!(
             "\n__attribute__((used)) long long kerf_value(void) {{ return (long long)({body}); }}\n\
              __attribute__((used)) long long kerf_size(void) {{ return sizeof({body}); }}\n\
              __attribute__((used)) long long kerf_signed(void) {{ return ((__typeof__({body}))-1) < ((__typeof__({body}))1); }}\n"
         );
-        // A body that names local variables does not compile here, and is no constant.
-        let Ok(object) = self.compile_text(tree, &(plain + &functions), None, false) else { return Ok(None) };
+        // What is declared before the site is enough for nearly all and quick to compile. A body that names local
+        // variables compiles nowhere, and is no constant.
+        let compiled = |before: &str| self.compile_text(tree, &(before.to_owned() + &functions), None, false);
+        let object = compiled(declarations_before(text)).or_else(|_| compiled(&substitute(text, None)));
+        let Ok(object) = object else { return Ok(None) };
         let returned = |name: &str| constant_returned(&object, name);
         let (Some(value), Some(size), Some(signed)) =
             (returned("kerf_value"), returned("kerf_size"), returned("kerf_signed"))
@@ -250,53 +247,6 @@ impl Unit {
         let value = if signed == 0 && bits == 64 { i128::from(value as u64) } else { i128::from(value) };
         Ok(Some(Evaluation { value, bits, signed: signed != 0 }))
     }
-}
-
-/// Whether all marks of a preprocessed text stand in function bodies and outside brackets.
-fn marks_only_in_statements(text: &str) -> bool {
-    let (mut braces, mut brackets, mut function) = (0u32, 0u32, false);
-    let mut last = ' ';
-    for line in text.lines().filter(|l| !l.starts_with('#')) {
-        let mut rest = line;
-        while let Some(c) = rest.chars().next() {
-            let mut width = c.len_utf8();
-            match c {
-                '"' | '\'' => {
-                    width = rest[1..].find(c).map_or(rest.len(), |_| quoted(rest));
-                }
-                '{' => {
-                    if braces == 0 {
-                        function = last == ')';
-                    }
-                    braces += 1;
-                }
-                '}' => braces = braces.saturating_sub(1),
-                '[' => brackets += 1,
-                ']' => brackets = brackets.saturating_sub(1),
-                '_' if rest.starts_with(BEGIN) && (braces == 0 || brackets > 0 || !function) => return false,
-                _ => {}
-            }
-            if !c.is_whitespace() {
-                last = c;
-            }
-            rest = &rest[width.min(rest.len())..];
-        }
-    }
-    true
-}
-
-/// Bytes of the string or character literal that a text begins with.
-fn quoted(text: &str) -> usize {
-    let mut bytes = text.bytes().enumerate();
-    let Some((_, quote)) = bytes.next() else { return 0 };
-    while let Some((at, byte)) = bytes.next() {
-        if byte == b'\\' {
-            bytes.next();
-        } else if byte == quote {
-            return at + 1;
-        }
-    }
-    text.len()
 }
 
 /// The value and type of a text that is one integer literal, perhaps in parentheses.
@@ -310,34 +260,6 @@ fn literal(text: &str) -> Option<Evaluation> {
     let signed = !suffix.contains('u') && !hex_unsigned;
     let long = long || (signed && value > i128::from(i32::MAX));
     Some(Evaluation { value, bits: if long { 64 } else { 32 }, signed })
-}
-
-fn without_line_marks(text: &str) -> String {
-    text.lines().filter(|l| !l.starts_with('#')).collect::<Vec<_>>().join(" ")
-}
-
-/// Replaces every marked text by the value, with the type of the original, or takes the marks away.
-fn substitute(text: &str, value: Option<i128>) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(BEGIN) {
-        let (body, after) = after.split_once(END).unwrap_or((after, ""));
-        result.push_str(before);
-        match value {
-            None => result.push_str(body),
-            Some(value) => {
-                let shown = if value > i128::from(i64::MAX) { format!("{value}ULL") } else { format!("{value}LL") };
-                result.push_str(&format!(" ((__typeof__({}))({shown})) ", without_line_marks(body)));
-                // Line marks inside the body keep the numbers of the lines that follow.
-                for line in body.lines().filter(|l| l.starts_with('#')) {
-                    result.push_str(&format!("\n{line}\n"));
-                }
-            }
-        }
-        rest = after;
-    }
-    result.push_str(rest);
-    result
 }
 
 /// The constant that a function returns, if its code is no more than that.
@@ -387,31 +309,5 @@ mod tests {
         assert_eq!(e("4294967296"), Evaluation { value: 1 << 32, bits: 64, signed: true });
         assert_eq!(literal("(128 * 1024)"), None);
         assert_eq!(literal("HZ"), None);
-    }
-
-    #[test]
-    fn substitution_keeps_the_type_and_the_rest() {
-        let text = format!("a = {BEGIN} (2U) {END} + {BEGIN} (2U) {END};");
-        assert_eq!(substitute(&text, None), "a =  (2U)  +  (2U) ;");
-        let new = substitute(&text, Some(7));
-        assert_eq!(new.matches("(7LL)").count(), 2);
-        assert!(new.contains("__typeof__( (2U) )"));
-    }
-
-    #[test]
-    fn marks_that_may_decide_a_layout_are_seen() {
-        let inside = |text: &str| marks_only_in_statements(&text.replace('@', &format!("{BEGIN} 3 {END}")));
-        assert!(inside("int f(int x)\n{\n if (x > @) g(\"[{\\\"\", '\\''); return @;\n}\n"));
-        assert!(!inside("struct s { void *p[@]; };"));
-        assert!(!inside("struct s { int x : @; };"));
-        assert!(!inside("enum { A = @ };"));
-        assert!(!inside("int f(void) { int local[@]; return 0; }"));
-        assert!(!inside("static int limit = @;"));
-    }
-
-    #[test]
-    fn marks_in_strings_are_seen() {
-        assert!(mark_in_string(&format!("x = \"{BEGIN} 3 {END}\";")));
-        assert!(!mark_in_string(&format!("x = \"a\" + {BEGIN} 3 {END};")));
     }
 }

@@ -217,14 +217,13 @@ pub fn sample(value: i128, kind: Evaluation) -> Vec<i128> {
     values
 }
 
-/// Values that no fit sees: they only test.
+/// Values that no fit sees, one in the neighbourhood and one far away: they only test.
 pub fn held_out(value: i128, kind: Evaluation) -> Vec<i128> {
     let (low, high) = limits(kind);
-    let mut values = vec![value + 2, value * 5 / 3 + 1, 77 * value + 13];
-    values.retain(|v| (low.max(1)..=high).contains(v) && *v != value);
-    values.sort();
-    values.dedup();
-    values
+    let seen = sample(value, kind);
+    let fresh = |v: &i128| (low.max(1)..=high).contains(v) && *v != value && !seen.contains(v);
+    let near = [value * 5 / 3 + 1, 5 * value / 2 + 2].into_iter().find(fresh);
+    near.into_iter().chain(Some(77 * value + 13).filter(fresh)).collect()
 }
 
 /// The smallest and largest value of the constant's type, the latter never above what a signed 64-bit number holds.
@@ -253,8 +252,10 @@ mod tests {
                 && values.contains(&1)
         );
         assert!(!values.contains(&32));
-        let held = held_out(32, kind);
-        assert!(held.len() >= 3 && held.iter().all(|v| !values.contains(v)), "{values:?} {held:?}");
+        for value in [1, 2, 3, 8, 32, 4000] {
+            let (values, held) = (sample(value, kind), held_out(value, kind));
+            assert!(held.len() == 2 && held.iter().all(|v| !values.contains(v)), "{values:?} {held:?}");
+        }
         let byte = Evaluation { value: 200, bits: 8, signed: false };
         assert!(sample(200, byte).iter().all(|v| *v <= 255));
     }

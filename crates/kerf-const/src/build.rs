@@ -202,18 +202,18 @@ impl Job<'_> {
         let mut variants = Variants::with_values(self.input.tree, &self.site, self.value.value, units, &first)?;
         let touched = touched_units(&variants, &first);
         let data = self.changed_data(&variants);
+        if !data.is_empty() {
+            return Ok(self.in_data(&variants, &data));
+        }
         let keep: Vec<bool> = (0..variants.units().len()).map(|n| touched.contains(&n)).collect();
         if !keep.contains(&true) && variants.values().next().is_some() {
             // Values that look alike here may still differ elsewhere: try all before saying that nothing changes.
             variants.make(&sample)?;
             if touched_units(&variants, &sample).is_empty() {
-                return Ok(self.nothing_changes(&variants, data));
+                return Ok(self.nothing_changes(&variants));
             }
         } else {
             variants.retain(&keep);
-        }
-        if !data.is_empty() {
-            return Ok(self.in_data(&variants, &data));
         }
         self.prove(variants, &sample)
     }
@@ -240,7 +240,8 @@ impl Job<'_> {
         names.into_iter().collect()
     }
 
-    fn nothing_changes(&self, variants: &Variants, data: Vec<String>) -> Entry {
+    fn nothing_changes(&self, variants: &Variants) -> Entry {
+        let data = self.changed_data(variants);
         if !data.is_empty() {
             return self.in_data(variants, &data);
         }
@@ -313,9 +314,6 @@ impl Job<'_> {
 
     fn prove(&self, mut variants: Variants, sample: &[i128]) -> Result<Entry, ConstError> {
         let held = variants::held_out(self.value.value, self.value);
-        variants.make(sample)?;
-        let signatures = Signatures::of(self.input.image);
-        let analysis = analyse::analyse(&variants, sample, Reading::Fields);
         let module_image = module_image(self.input, self.module.as_deref())?;
         if self.module.is_some() && module_image.is_none() {
             let reason =
@@ -323,25 +321,35 @@ impl Job<'_> {
             return Ok(self.with_units(Class::Absent, reason, &variants));
         }
         let deployed = Deployed::new(module_image.as_ref().unwrap_or(self.input.image))?;
+        let signatures = Signatures::of(self.input.image);
+        let only = Interval { min: self.value.value, max: self.value.value };
+        let sensitive = |variants: &Variants, analysis: &Analysis, addresses: &BTreeMap<usize, u64>| {
+            let reason = crate::sensitive::check(analysis, deployed.image())?;
+            let mut entry = self.with_units(Class::Sensitive, reason, variants);
+            let nothing = (only, &Verdicts::new(), &held[..]);
+            entry.spans = self.spans(variants, analysis, (addresses, &deployed), nothing, &signatures);
+            Some(entry)
+        };
+        // What a few values show is often enough to refuse the constant; the others need not be compiled then.
+        let seen: Vec<i128> = variants.values().collect();
+        let few = analyse::analyse(&variants, &seen, Reading::Fields);
+        if let (addresses, None) = locate(&few, &deployed)
+            && let Some(entry) = sensitive(&variants, &few, &addresses)
+        {
+            return Ok(entry);
+        }
+        variants.make(&sample.iter().chain(&held).copied().collect::<Vec<_>>())?;
+        let analysis = analyse::analyse(&variants, sample, Reading::Fields);
         let (addresses, problem) = locate(&analysis, &deployed);
         if let Some((class, reason)) = problem {
             return Ok(self.with_units(class, reason, &variants));
         }
-        let sensitive = |variants: &Variants, analysis: &Analysis| {
-            let reason = crate::sensitive::check(analysis, deployed.image())?;
-            let only = Interval { min: self.value.value, max: self.value.value };
-            let mut entry = self.with_units(Class::Sensitive, reason, variants);
-            let nothing = (only, &Verdicts::new(), &held[..]);
-            entry.spans = self.spans(variants, analysis, (&addresses, &deployed), nothing, &signatures);
-            Some(entry)
-        };
-        if let Some(entry) = sensitive(&variants, &analysis) {
+        if let Some(entry) = sensitive(&variants, &analysis, &addresses) {
             return Ok(entry);
         }
-        variants.make(&held)?;
         let (analysis, verdicts) = self.read(&variants, sample, &signatures, analysis);
         if analysis.multiplies()
-            && let Some(entry) = sensitive(&variants, &analysis)
+            && let Some(entry) = sensitive(&variants, &analysis, &addresses)
         {
             return Ok(entry);
         }

@@ -6,7 +6,7 @@ use crate::entry::Interval;
 use crate::error::ConstError;
 
 /// How often further values may be compiled to find the ends of the domain.
-const MOST_ROUNDS: u32 = 5;
+const MOST_ROUNDS: u32 = 4;
 
 /// What is known of a value: it agrees, or why not.
 pub type Verdicts = BTreeMap<i128, Result<(), String>>;

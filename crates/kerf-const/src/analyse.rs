@@ -101,6 +101,12 @@ impl Analysis {
     pub fn multiplies(&self) -> bool {
         self.templates.iter().any(Template::has_operations)
     }
+
+    /// Whether the templates give the code of all these values as it stands, none of another shape.
+    pub fn reproduces(&self, variants: &Variants, values: &[i128]) -> bool {
+        let other_shape = |_: &Template, _, _: &Function, _: &Compiled| Err(String::new());
+        values.iter().all(|value| agrees(variants, self, *value, &other_shape).is_ok())
+    }
 }
 
 /// What a fit takes for numbers.

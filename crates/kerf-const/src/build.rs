@@ -330,10 +330,11 @@ impl Job<'_> {
             entry.spans = self.spans(variants, analysis, (addresses, &deployed), nothing, &signatures);
             Some(entry)
         };
-        // What a few values show is often enough to refuse the constant; the others need not be compiled then.
+        // Where a few values explain themselves, what they show refuses the constant: the others need not be compiled.
         let seen: Vec<i128> = variants.values().collect();
         let few = analyse::analyse(&variants, &seen, Reading::Fields);
-        if let (addresses, None) = locate(&few, &deployed)
+        if few.reproduces(&variants, &seen)
+            && let (addresses, None) = locate(&few, &deployed)
             && let Some(entry) = sensitive(&variants, &few, &addresses)
         {
             return Ok(entry);

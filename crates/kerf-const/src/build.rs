@@ -255,16 +255,14 @@ impl Job<'_> {
             let unit = variants.units().first().map_or("", |u| u.name.as_str());
             unit.rsplit('/').next().unwrap_or(unit).trim_end_matches(".c").replace('-', "_")
         });
+        let units: Vec<&str> = variants.units().iter().map(|u| u.name.as_str()).collect();
         let shown: Vec<String> = names
             .iter()
             .map(|name| {
-                let knob = variants.units().iter().find_map(|u| {
-                    let text = std::fs::read_to_string(variants.tree().root().join(&u.name)).ok()?;
-                    data::knob(&text, name, &module)
-                });
+                let knob = data::knob_in(variants.tree().root(), &units, name, &module);
                 match knob {
                     Some(knob) => format!("{name} (set it through {knob})"),
-                    None => format!("{name} (no sysctl or module parameter sets it)"),
+                    None => format!("{name} (no sysctl, module parameter or debugfs file was found for it)"),
                 }
             })
             .collect();

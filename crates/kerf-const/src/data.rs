@@ -1,9 +1,12 @@
 //! Constants that the compiler put into variables: which variable, and the knob that already sets it.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use kerf_image::{Image, Symbol, SymbolKind};
 use regex::Regex;
+
+use crate::grep;
 
 /// Variables of the base object whose bytes another value changes.
 pub fn changed_variables(base: &Image, variant: &Image) -> Vec<String> {
@@ -55,7 +58,23 @@ fn bytes(object: &Image, symbol: &Symbol) -> Option<Vec<u8>> {
     object.bytes(symbol.address, symbol.size? as usize).map(|b| b.into_owned())
 }
 
-/// The knob that sets a variable, read from the source that defines it: a sysctl or a module parameter.
+/// The knob that sets a variable, read from one of the units or from any other file that names the variable.
+pub fn knob_in(tree: &Path, units: &[&str], variable: &str, module: &str) -> Option<String> {
+    let read = |file: &str| grep::read_source(tree, file).ok();
+    let own = units.iter().find_map(|unit| knob(&read(unit)?, variable, module));
+    own.or_else(|| {
+        let name = crate::deployed::without_number(variable);
+        // Another file's own variable of that name is another variable.
+        let own = Regex::new(&format!(r"(?m)^[ \t]*static\b[^;=(\n]*\b{}\b", regex::escape(name))).ok()?;
+        let files = grep::files_with_words(tree, &[name.to_string()]).ok()?;
+        files.iter().filter(|file| !units.contains(&file.as_str())).find_map(|file| {
+            let text = read(file).filter(|text| !own.is_match(text))?;
+            knob(&text, name, file.rsplit('/').next()?.trim_end_matches(".c"))
+        })
+    })
+}
+
+/// The knob that sets a variable in one source file: a sysctl, a module parameter or a file in debugfs.
 pub fn knob(source: &str, variable: &str, module: &str) -> Option<String> {
     let name = regex::escape(crate::deployed::without_number(variable));
     let parameter = [
@@ -70,8 +89,12 @@ pub fn knob(source: &str, variable: &str, module: &str) -> Option<String> {
         }
     }
     let table = format!(r#"(?s)\.procname\s*=\s*"([^"]+)"\s*,[^{{}}]*?\.data\s*=\s*&{name}\b"#);
-    let found = Regex::new(&table).ok()?.captures(source)?;
-    Some(format!("the sysctl {}", &found[1]))
+    if let Some(found) = Regex::new(&table).ok()?.captures(source) {
+        return Some(format!("the sysctl {}", &found[1]));
+    }
+    let file = format!(r#"debugfs_create_\w+\s*\(\s*"([^"]+)"[^;]*&{name}\b"#);
+    let found = Regex::new(&file).ok()?.captures(source)?;
+    Some(format!("the file {} in debugfs", &found[1]))
 }
 
 #[cfg(test)]
@@ -85,5 +108,20 @@ mod tests {
         assert_eq!(knob(source, "depth.12", "m").unwrap(), "the sysctl max_depth");
         assert_eq!(knob(source, "plain", "m").unwrap(), "/sys/module/m/parameters/plain");
         assert_eq!(knob(source, "missing", "m"), None);
+        let source = "debugfs_create_u32(\"slice_ns\", 0644, dir, &slice);\n";
+        assert_eq!(knob(source, "slice", "m").unwrap(), "the file slice_ns in debugfs");
+    }
+
+    #[test]
+    fn knobs_of_other_files_are_found_but_not_those_of_namesakes() {
+        let tree = tempfile::tempdir().unwrap();
+        let table = |first: &str| {
+            format!("{first}\nstruct ctl_table t[] = {{ {{ .procname = \"depth\", .data = &depth }} }};\n")
+        };
+        std::fs::write(tree.path().join("own.c"), "int depth = 3;\n").unwrap();
+        std::fs::write(tree.path().join("namesake.c"), table("static int depth = 4;")).unwrap();
+        assert_eq!(knob_in(tree.path(), &["own.c"], "depth", "own"), None);
+        std::fs::write(tree.path().join("sysctl.c"), table("extern int depth;")).unwrap();
+        assert_eq!(knob_in(tree.path(), &["own.c"], "depth", "own").unwrap(), "the sysctl depth");
     }
 }

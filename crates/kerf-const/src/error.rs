@@ -16,7 +16,7 @@ pub enum ConstError {
         why: String,
     },
     /// No definition with that name.
-    #[error("no macro, static const or enum member is called `{name}`{}", suggest(suggestions))]
+    #[error("no macro, static const, enum member or variable is called `{name}`{}", suggest(suggestions))]
     UnknownName {
         /// What was typed.
         name: String,

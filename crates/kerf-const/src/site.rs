@@ -21,6 +21,8 @@ pub enum SiteKind {
     Const,
     /// The value of a member of an `enum`.
     Enum,
+    /// The first content of a variable that is not `const`: found to say so, and where its knob is.
+    Variable,
 }
 
 impl SiteKind {
@@ -31,6 +33,7 @@ impl SiteKind {
             SiteKind::Literal => "literal",
             SiteKind::Const => "const",
             SiteKind::Enum => "enum",
+            SiteKind::Variable => "variable",
         }
     }
 }
@@ -69,7 +72,7 @@ impl Site {
 /// What a user typed to name a constant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// A macro, `static const` or enum member.
+    /// A macro, `static const`, enum member or variable.
     Name(String),
     /// A token on a line.
     Line {
@@ -226,6 +229,10 @@ pub fn definitions(file: &str, text: &str, name: &str) -> Vec<Site> {
             ),
         ),
         (SiteKind::Enum, format!(r"(?m)^[ \t]*(?:enum\s+\w*\s*\{{\s*)?{quoted}\s*=\s*(?P<v>[^,\n}}]+)")),
+        (
+            SiteKind::Variable,
+            format!(r#"(?m)^(?:[A-Za-z_]\w*[ \t]+)+{quoted}(?:\s+__\w+)*\s*=\s*(?P<v>[^;{{"]+?)\s*;"#),
+        ),
     ];
     for (kind, pattern) in forms {
         let Ok(regex) = Regex::new(&pattern) else { continue };
@@ -374,6 +381,17 @@ mod tests {
         let text = "#define LONG \\\n\t(1 + \\\n\t 2)\nint x;\n";
         let sites = definitions("f.h", text, "LONG");
         assert!(sites[0].text.contains("(1 +") && sites[0].text.ends_with("2)"), "{:?}", sites[0].text);
+    }
+
+    #[test]
+    fn variables_are_found_where_they_are_defined() {
+        let text = "extern int slots;\nunsigned int slots\t\t= 7;\nstatic unsigned long ceiling __read_mostly = 33;\nvoid f(void)\n{\n\tint local = 5;\n\tslots = 9;\n}\n";
+        let found = |name: &str| {
+            definitions("a.c", text, name).into_iter().map(|s| (s.line, s.text, s.kind)).collect::<Vec<_>>()
+        };
+        assert_eq!(found("slots"), [(2, "7".to_string(), SiteKind::Variable)]);
+        assert_eq!(found("ceiling"), [(3, "33".to_string(), SiteKind::Variable)]);
+        assert_eq!(found("local"), []);
     }
 
     #[test]

@@ -201,15 +201,17 @@ pub fn in_parallel<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> V
     list.into_iter().map(|(_, r)| r).collect()
 }
 
-/// The values to compile first for a constant of value `value`: near, odd and even, doubled and halved, across powers
-/// of two and operand widths, small, and towards the ends of its type. Sorted, without `value` itself.
+/// The values to compile first for a constant of value `value`: near, odd and even, doubled and halved, small (of which
+/// compilers make special cases), across operand widths, and towards the ends of its type. Sorted, without `value` itself.
 pub fn sample(value: i128, kind: Evaluation) -> Vec<i128> {
     let (low, high) = limits(kind);
     let next_power = |v: i128| i128::from((v.max(1) as u128).next_power_of_two() as u64);
-    let mut values = vec![value + 1, value - 1, 2 * value, value / 2, next_power(8 * value + 1) - 1, 1];
+    let mut values = vec![value + 1, value - 1, 2 * value, value / 2, 1, 2, 3];
     // Small constants count bits or levels; larger ones are quantities that may grow beyond every operand's width.
     if value >= 8 {
         values.extend([128, 1_000_003 * (1 + value / 100_000)]);
+    } else {
+        values.push(next_power(8 * value + 1) - 1);
     }
     values.retain(|v| (low.max(1)..=high).contains(v) && *v != value);
     values.sort();

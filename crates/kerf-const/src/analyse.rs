@@ -169,9 +169,16 @@ fn fit_function(
     let operations: BTreeSet<usize> = template.numbers.keys().map(|n| n.0).collect();
     let same_shape: Vec<&(i128, Difference)> = seen.iter().filter(|(_, d)| d.same_shape()).collect();
     // Where the compiler never keeps the function's shape, the instructions that still correspond have to do.
-    let usable: Vec<&(i128, Difference)> = if same_shape.len() >= 3 { same_shape } else { seen.iter().collect() };
-    let changing: BTreeSet<Number> =
-        usable.iter().flat_map(|(_, d)| d.numbers.iter().map(|c| (c.index, c.slot))).collect();
+    let reshaped = same_shape.len() < 3;
+    let usable: Vec<&(i128, Difference)> = if reshaped { seen.iter().collect() } else { same_shape };
+    // A frame that is laid out anew says nothing of V.
+    let of_frame =
+        |n: &Number| n.1 == Slot::Displacement && function.code[n.0].insn.memory_base() == iced_x86::Register::RSP;
+    let changing: BTreeSet<Number> = usable
+        .iter()
+        .flat_map(|(_, d)| d.numbers.iter().map(|c| (c.index, c.slot)))
+        .filter(|number| !(reshaped && of_frame(number)))
+        .collect();
     for number in changing.into_iter().filter(|n| !operations.contains(&n.0)) {
         let Some(base) = align::number(&function.code[number.0], number.1) else { continue };
         let mut points: Vec<Point> = usable
@@ -193,6 +200,8 @@ fn fit_function(
             Some(form) => {
                 template.numbers.insert(number, form);
             }
+            // Instructions of another shape can be paired by chance. The comparison with the variants will tell.
+            None if reshaped => {}
             None => {
                 template.unexplained.insert(number, points);
             }

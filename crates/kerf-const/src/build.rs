@@ -127,7 +127,15 @@ fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
     for (result, candidate) in results.into_iter().zip(rest) {
         used.extend(result?.map(|unit| (unit, candidate)));
     }
+    let looked_at = used.first().is_some_and(|(unit, _)| unit.may_decide_layout());
     let units = job.choose_image(used);
+    // A type of one unit alone may follow from it although the first unit uses it in statements only.
+    for unit in units.iter().filter(|_| !looked_at) {
+        if let Some(changed) = job.layout(unit)? {
+            let reason = format!("it decides {changed}: code of {} relies on that", unit.name);
+            return Ok(job.refuse(Class::Layout, reason, std::slice::from_ref(unit)));
+        }
+    }
     job.build(units)
 }
 

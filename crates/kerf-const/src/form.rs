@@ -29,6 +29,21 @@ pub enum Form {
         #[serde(with = "crate::exact")]
         c: i128,
     },
+    /// `factor·(⌊(V + b) / a⌋ + c)`: a quotient that is multiplied or negated.
+    Multiple {
+        /// Factor, neither 0 nor 1.
+        #[serde(with = "crate::exact")]
+        factor: i128,
+        /// Divisor, at least 2.
+        #[serde(with = "crate::exact")]
+        a: i128,
+        /// Added before the division.
+        #[serde(with = "crate::exact")]
+        b: i128,
+        /// Added after it.
+        #[serde(with = "crate::exact")]
+        c: i128,
+    },
     /// `⌊a / V⌋ + b`.
     Reciprocal {
         /// Dividend.
@@ -70,6 +85,7 @@ impl Form {
         match *self {
             Form::Affine { a, b } => a.checked_mul(v)?.checked_add(b),
             Form::Quotient { a, b, c } => v.checked_add(b)?.checked_div_euclid(a)?.checked_add(c),
+            Form::Multiple { factor, a, b, c } => factor.checked_mul(Form::Quotient { a, b, c }.apply(v)?),
             Form::Reciprocal { a, b } => (v > 0).then(|| a / v + b),
             Form::Power { a, b } => {
                 a.checked_mul(1i128.checked_shl(u32::try_from(v).ok().filter(|s| *s < 100)?)?)?.checked_add(b)
@@ -84,6 +100,7 @@ impl Form {
         match *self {
             Form::Affine { a, b } => ("affine", a, b),
             Form::Quotient { a, b, .. } => ("quotient", a, b),
+            Form::Multiple { a, b, .. } => ("multiple", a, b),
             Form::Reciprocal { a, b } => ("reciprocal", a, b),
             Form::Power { a, b } => ("power", a, b),
             Form::Logarithm { b } => ("logarithm", 1, b),
@@ -97,7 +114,7 @@ impl Form {
     pub fn is_pinned(&self) -> bool {
         match *self {
             Form::Affine { .. } | Form::Power { .. } | Form::Logarithm { .. } => true,
-            Form::Quotient { a, b, .. } => b == 0 || b == a - 1,
+            Form::Quotient { a, b, .. } | Form::Multiple { a, b, .. } => b == 0 || b == a - 1,
             Form::Reciprocal { .. } | Form::ReciprocalLogarithm { .. } => false,
         }
     }
@@ -105,7 +122,7 @@ impl Form {
     /// Values of V around `near` where a step form changes its result: the places at which a wrong form shows.
     pub fn steps(&self, near: i128) -> Vec<i128> {
         match *self {
-            Form::Quotient { a, b, .. } => {
+            Form::Quotient { a, b, .. } | Form::Multiple { a, b, .. } => {
                 let multiple = (near + b).div_euclid(a) + 1;
                 let edge = multiple * a - b;
                 vec![edge - 1, edge]
@@ -157,6 +174,8 @@ impl fmt::Display for Form {
                 }
                 plus(f, c)
             }
+            Form::Multiple { factor, a, b, c: 0 } => scaled(f, factor, &Form::Quotient { a, b, c: 0 }.to_string()),
+            Form::Multiple { factor, a, b, c } => scaled(f, factor, &format!("({})", Form::Quotient { a, b, c })),
             Form::Reciprocal { a, b } => {
                 write!(f, "⌊{a} / V⌋")?;
                 plus(f, b)
@@ -215,6 +234,7 @@ pub fn fit(points: &[Point], bits: u32) -> Option<Form> {
         candidates.extend(powers(reading));
         candidates.extend(logarithms(reading));
         candidates.extend(quotients(reading));
+        candidates.extend(multiples(reading));
     }
     candidates.into_iter().find(|form| reproduces(form, &points, bits))
 }
@@ -269,6 +289,25 @@ fn quotients(points: &[Point]) -> Vec<Form> {
         }
     }
     found
+}
+
+/// Quotients of which the numbers are a common multiple, or the negative.
+fn multiples(points: &[Point]) -> Vec<Form> {
+    let common = points.iter().fold(0u64, |common, (_, iv)| gcd(common, iv.unsigned_abs()));
+    let Some(common) = i64::try_from(common).ok().filter(|c| *c != 0) else { return Vec::new() };
+    let scaled = |factor: i64| {
+        let parts: Vec<Point> = points.iter().map(|(v, iv)| (*v, iv / factor)).collect();
+        // With a factor to choose, only the usual divisions say something.
+        quotients(&parts).into_iter().filter(Form::is_pinned).filter_map(move |form| match form {
+            Form::Quotient { a, b, c } => Some(Form::Multiple { factor: factor.into(), a, b, c }),
+            _ => None,
+        })
+    };
+    [common, -common].into_iter().filter(|factor| *factor != 1).flat_map(scaled).collect()
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn reciprocals(points: &[Point]) -> Vec<Form> {
@@ -354,6 +393,15 @@ mod tests {
         let seen = [(2, 1), (3, 1), (5, 2), (8, 2), (100, 25), (2000, 500)];
         assert_eq!(fit(&seen, 64), Some(Form::Quotient { a: 4, b: 3, c: 0 }));
         assert_eq!(fit(&seen, 64).unwrap().to_string(), "⌈V / 4⌉");
+    }
+
+    #[test]
+    fn multiples_and_negatives_of_quotients_are_found() {
+        let seen = [(2, 64), (3, 64), (128, 2048), (250, 4032), (499, 8000), (500, 8000), (501, 8064), (1000, 16000)];
+        assert_eq!(fit(&seen, 32), Some(Form::Multiple { factor: 64, a: 4, b: 3, c: 0 }));
+        assert_eq!(fit(&seen, 32).unwrap().to_string(), "64⌈V / 4⌉");
+        let negative = seen.map(|(v, iv)| (v, -iv / 64));
+        assert_eq!(fit(&negative, 32).unwrap().to_string(), "−⌈V / 4⌉");
     }
 
     #[test]

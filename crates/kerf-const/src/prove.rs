@@ -214,6 +214,11 @@ fn term(arena: &mut Arena, form: Form, v: Term) -> Option<Term> {
             let quotient = arena.udiv(sum, a);
             arena.add(quotient, c)
         }
+        Form::Multiple { factor, a, b, c } => {
+            let quotient = term(arena, Form::Quotient { a, b, c }, v)?;
+            let factor = constant(arena, factor);
+            arena.mul(quotient, factor)
+        }
         Form::Reciprocal { a, b } => {
             let (a, b) = (constant(arena, a), constant(arena, b));
             let quotient = arena.udiv(a, v);

@@ -252,6 +252,8 @@ mod tests {
                 && values.contains(&64)
                 && values.contains(&128)
                 && values.contains(&1)
+                && values.contains(&2)
+                && values.contains(&3)
         );
         assert!(!values.contains(&32));
         for value in [1, 2, 3, 8, 32, 4000] {

@@ -59,7 +59,11 @@ mod tests {
 
     #[test]
     fn numbers_are_plain_where_they_can_be() {
-        let text = serde_json::to_string(&Form::Quotient { a: 4, b: 3, c: 0 }).unwrap();
+        let text = serde_json::to_string(&Form::Quotient { factor: 1, a: 4, b: 3, c: 0 }).unwrap();
         assert_eq!(text, r#"{"form":"quotient","a":4,"b":3,"c":0}"#);
+        let multiple = Form::Quotient { factor: 64, a: 4, b: 3, c: 0 };
+        let text = serde_json::to_string(&multiple).unwrap();
+        assert_eq!(text, r#"{"form":"quotient","factor":64,"a":4,"b":3,"c":0}"#);
+        assert_eq!(serde_json::from_str::<Form>(&text).unwrap(), multiple);
     }
 }

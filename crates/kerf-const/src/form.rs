@@ -17,22 +17,10 @@ pub enum Form {
         #[serde(with = "crate::exact")]
         b: i128,
     },
-    /// `⌊(V + b) / a⌋ + c`; a ceiling division has `b = a − 1`.
+    /// `factor·(⌊(V + b) / a⌋ + c)`; a ceiling division has `b = a − 1`.
     Quotient {
-        /// Divisor, at least 2.
-        #[serde(with = "crate::exact")]
-        a: i128,
-        /// Added before the division.
-        #[serde(with = "crate::exact")]
-        b: i128,
-        /// Added after it.
-        #[serde(with = "crate::exact")]
-        c: i128,
-    },
-    /// `factor·(⌊(V + b) / a⌋ + c)`: a quotient that is multiplied or negated.
-    Multiple {
-        /// Factor, neither 0 nor 1.
-        #[serde(with = "crate::exact")]
+        /// What the quotient is multiplied by, not 0; 1 is left out where it is stored.
+        #[serde(with = "crate::exact", default = "one", skip_serializing_if = "is_one")]
         factor: i128,
         /// Divisor, at least 2.
         #[serde(with = "crate::exact")]
@@ -79,13 +67,22 @@ pub enum Form {
     },
 }
 
+fn one() -> i128 {
+    1
+}
+
+fn is_one(factor: &i128) -> bool {
+    *factor == 1
+}
+
 impl Form {
     /// IV for a value of V; `None` where the form has no value (division by zero, too large a shift).
     pub fn apply(&self, v: i128) -> Option<i128> {
         match *self {
             Form::Affine { a, b } => a.checked_mul(v)?.checked_add(b),
-            Form::Quotient { a, b, c } => v.checked_add(b)?.checked_div_euclid(a)?.checked_add(c),
-            Form::Multiple { factor, a, b, c } => factor.checked_mul(Form::Quotient { a, b, c }.apply(v)?),
+            Form::Quotient { factor, a, b, c } => {
+                v.checked_add(b)?.checked_div_euclid(a)?.checked_add(c)?.checked_mul(factor)
+            }
             Form::Reciprocal { a, b } => (v > 0).then(|| a / v + b),
             Form::Power { a, b } => {
                 a.checked_mul(1i128.checked_shl(u32::try_from(v).ok().filter(|s| *s < 100)?)?)?.checked_add(b)
@@ -100,7 +97,6 @@ impl Form {
         match *self {
             Form::Affine { a, b } => ("affine", a, b),
             Form::Quotient { a, b, .. } => ("quotient", a, b),
-            Form::Multiple { a, b, .. } => ("multiple", a, b),
             Form::Reciprocal { a, b } => ("reciprocal", a, b),
             Form::Power { a, b } => ("power", a, b),
             Form::Logarithm { b } => ("logarithm", 1, b),
@@ -114,7 +110,7 @@ impl Form {
     pub fn is_pinned(&self) -> bool {
         match *self {
             Form::Affine { .. } | Form::Power { .. } | Form::Logarithm { .. } => true,
-            Form::Quotient { a, b, .. } | Form::Multiple { a, b, .. } => b == 0 || b == a - 1,
+            Form::Quotient { a, b, .. } => b == 0 || b == a - 1,
             Form::Reciprocal { .. } | Form::ReciprocalLogarithm { .. } => false,
         }
     }
@@ -122,7 +118,7 @@ impl Form {
     /// Values of V around `near` where a step form changes its result: the places at which a wrong form shows.
     pub fn steps(&self, near: i128) -> Vec<i128> {
         match *self {
-            Form::Quotient { a, b, .. } | Form::Multiple { a, b, .. } => {
+            Form::Quotient { a, b, .. } => {
                 let multiple = (near + b).div_euclid(a) + 1;
                 let edge = multiple * a - b;
                 vec![edge - 1, edge]
@@ -162,20 +158,15 @@ impl fmt::Display for Form {
                 scaled(f, a, "V")?;
                 plus(f, b)
             }
-            Form::Quotient { a, b, c } => {
-                if b == a - 1 {
-                    write!(f, "⌈V / {a}⌉")?;
-                } else if b == 0 {
-                    write!(f, "⌊V / {a}⌋")?;
-                } else {
-                    f.write_str("⌊(V")?;
-                    plus(f, b)?;
-                    write!(f, ") / {a}⌋")?;
-                }
-                plus(f, c)
+            Form::Quotient { factor, a, b, c } => {
+                let step = match b {
+                    0 => format!("⌊V / {a}⌋"),
+                    b if b == a - 1 => format!("⌈V / {a}⌉"),
+                    b => format!("⌊({}) / {a}⌋", Form::Affine { a: 1, b }),
+                };
+                scaled(f, factor, &step)?;
+                plus(f, factor * c)
             }
-            Form::Multiple { factor, a, b, c: 0 } => scaled(f, factor, &Form::Quotient { a, b, c: 0 }.to_string()),
-            Form::Multiple { factor, a, b, c } => scaled(f, factor, &format!("({})", Form::Quotient { a, b, c })),
             Form::Reciprocal { a, b } => {
                 write!(f, "⌊{a} / V⌋")?;
                 plus(f, b)
@@ -284,7 +275,7 @@ fn quotients(points: &[Point]) -> Vec<Form> {
             }
             let usual = [0, a - 1, a / 2].into_iter().find(|b| (lower..=upper).contains(b));
             if let Some(b) = usual.or((lower == upper && points.len() >= 6).then_some(lower)) {
-                found.push(Form::Quotient { a, b, c });
+                found.push(Form::Quotient { factor: 1, a, b, c });
             }
         }
     }
@@ -299,7 +290,7 @@ fn multiples(points: &[Point]) -> Vec<Form> {
         let parts: Vec<Point> = points.iter().map(|(v, iv)| (*v, iv / factor)).collect();
         // With a factor to choose, only the usual divisions say something.
         quotients(&parts).into_iter().filter(Form::is_pinned).filter_map(move |form| match form {
-            Form::Quotient { a, b, c } => Some(Form::Multiple { factor: factor.into(), a, b, c }),
+            Form::Quotient { a, b, c, .. } => Some(Form::Quotient { factor: factor.into(), a, b, c }),
             _ => None,
         })
     };
@@ -391,14 +382,14 @@ mod tests {
     #[test]
     fn milliseconds_to_jiffies_is_a_ceiling() {
         let seen = [(2, 1), (3, 1), (5, 2), (8, 2), (100, 25), (2000, 500)];
-        assert_eq!(fit(&seen, 64), Some(Form::Quotient { a: 4, b: 3, c: 0 }));
+        assert_eq!(fit(&seen, 64), Some(Form::Quotient { factor: 1, a: 4, b: 3, c: 0 }));
         assert_eq!(fit(&seen, 64).unwrap().to_string(), "⌈V / 4⌉");
     }
 
     #[test]
     fn multiples_and_negatives_of_quotients_are_found() {
         let seen = [(2, 64), (3, 64), (128, 2048), (250, 4032), (499, 8000), (500, 8000), (501, 8064), (1000, 16000)];
-        assert_eq!(fit(&seen, 32), Some(Form::Multiple { factor: 64, a: 4, b: 3, c: 0 }));
+        assert_eq!(fit(&seen, 32), Some(Form::Quotient { factor: 64, a: 4, b: 3, c: 0 }));
         assert_eq!(fit(&seen, 32).unwrap().to_string(), "64⌈V / 4⌉");
         let negative = seen.map(|(v, iv)| (v, -iv / 64));
         assert_eq!(fit(&negative, 32).unwrap().to_string(), "−⌈V / 4⌉");
@@ -444,7 +435,7 @@ mod tests {
 
         #[test]
         fn step_forms_are_found(a in 2i128..300, kind in 0..2) {
-            let form = Form::Quotient { a, b: if kind == 0 { 0 } else { a - 1 }, c: 0 };
+            let form = Form::Quotient { factor: 1, a, b: if kind == 0 { 0 } else { a - 1 }, c: 0 };
             let values: Vec<i128> = [1, a - 1, a, a + 1, 2 * a - 1, 2 * a, 2 * a + 1, 1000 * a, 1000 * a + 1].to_vec();
             let mut values = values; values.sort(); values.dedup();
             prop_assert_eq!(fit(&points(form, &values, 64), 64), Some(form));

@@ -208,16 +208,12 @@ fn term(arena: &mut Arena, form: Form, v: Term) -> Option<Term> {
             let product = arena.mul(v, a);
             arena.add(product, b)
         }
-        Form::Quotient { a, b, c } => {
-            let (a, b, c) = (constant(arena, a), constant(arena, b), constant(arena, c));
+        Form::Quotient { factor, a, b, c } => {
+            let [factor, a, b, c] = [factor, a, b, c].map(|n| constant(arena, n));
             let sum = arena.add(v, b);
             let quotient = arena.udiv(sum, a);
-            arena.add(quotient, c)
-        }
-        Form::Multiple { factor, a, b, c } => {
-            let quotient = term(arena, Form::Quotient { a, b, c }, v)?;
-            let factor = constant(arena, factor);
-            arena.mul(quotient, factor)
+            let shifted = arena.add(quotient, c);
+            arena.mul(shifted, factor)
         }
         Form::Reciprocal { a, b } => {
             let (a, b) = (constant(arena, a), constant(arena, b));

@@ -21,7 +21,7 @@ pub enum SiteKind {
     Const,
     /// The value of a member of an `enum`.
     Enum,
-    /// The first content of a variable that is not `const`: found to say so, and where its knob is.
+    /// The first content of a variable that is not `const`.
     Variable,
 }
 

@@ -214,8 +214,12 @@ fn values(solver: &mut Context, terms: Vec<easy_smt::SExpr>) -> io::Result<Vec<O
     if terms.is_empty() {
         return Ok(Vec::new());
     }
+    let asked = terms.len();
     let pairs = solver.get_value(terms)?;
-    Ok(pairs.iter().map(|&(_, value)| parse_literal(solver, value)).collect())
+    let mut values: Vec<Option<u128>> = pairs.iter().map(|&(_, value)| parse_literal(solver, value)).collect();
+    // What a solver says is not to be relied on for its length.
+    values.resize(asked, None);
+    Ok(values)
 }
 
 fn launch(kind: Kind, timeout: Duration) -> io::Result<Context> {

@@ -17,7 +17,7 @@ impl Setup {
     /// Fetches and prepares what is missing; quick when nothing is.
     pub fn run(steps: &mut Steps) -> anyhow::Result<Self> {
         let mut progress = |what: &str| println!("    {what}");
-        let needs = [Need::Machines, Need::Modules, Need::Source, Need::Proofs];
+        let needs = [Need::Machines, Need::Modules, Need::Source, Need::Proofs, Need::Policies];
         let missing = host::missing(&needs);
         let name = match missing.as_slice() {
             [] => "packages on this host".to_owned(),

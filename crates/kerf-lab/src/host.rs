@@ -17,6 +17,8 @@ pub enum Need {
     Source,
     /// Proving updates with an SMT solver.
     Proofs,
+    /// Compiling BPF programs.
+    Policies,
 }
 
 /// Programs and headers, by what must exist, and the Debian package that has it.
@@ -47,6 +49,11 @@ const SOURCE: &[(&str, &str)] = &[
     ("/usr/include/openssl/ssl.h", "libssl-dev"),
 ];
 const PROOFS: &[(&str, &str)] = &[("z3", "z3")];
+const POLICIES: &[(&str, &str)] = &[
+    ("clang", "clang"),
+    ("/usr/include/bpf/bpf_helpers.h", "libbpf-dev"),
+    ("/usr/include/linux/bpf.h", "linux-libc-dev"),
+];
 
 impl Need {
     fn items(self) -> Vec<(&'static str, &'static str)> {
@@ -55,6 +62,7 @@ impl Need {
             Need::Modules => MODULES.to_vec(),
             Need::Source => [MODULES, SOURCE].concat(),
             Need::Proofs => PROOFS.to_vec(),
+            Need::Policies => POLICIES.to_vec(),
         }
     }
 }
@@ -105,7 +113,7 @@ pub(crate) fn install_command(packages: impl AsRef<str>) -> String {
 /// The package that has this program.
 pub(crate) fn package_of(program: &str) -> Option<&'static str> {
     let name = Path::new(program).file_name()?.to_str()?;
-    let all = [MACHINES, MODULES, SOURCE, PROOFS].concat();
+    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES].concat();
     all.into_iter().find(|(what, _)| *what == name).map(|(_, package)| package)
 }
 

@@ -7,7 +7,11 @@
 #include <linux/module.h>
 #include <linux/types.h>
 
-#define KERF_PROTOCOL		2
+struct file;
+struct pt_regs;
+struct seq_file;
+
+#define KERF_PROTOCOL		3
 #define KERF_RECORD_MAX		(1U << 20)
 #define KERF_ID_MAX		160
 #define KERF_LOCATIONS_MAX	256
@@ -19,12 +23,21 @@
 #define KERF_WINDOW_MAX		32
 #define KERF_INSNS_MAX		12
 #define KERF_CODE_MAX		24	/* bytes in the place of one instruction */
+#define KERF_DETOUR_MAX		123	/* bytes of a detour as sent */
+#define KERF_OWNER_MAX		64
+#define KERF_HOLD_MAX		64	/* files */
+#define KERF_DOMAIN_MAX		256	/* intervals */
+#define KERF_FORMS_MAX		8
+#define KERF_MARKS_MAX		8
+#define KERF_ARGUMENTS		6
+#define KERF_CELL_SCRATCH	(KERF_MARKS_MAX * 8)
+#define KERF_CELLS_SIZE		(KERF_CELL_SCRATCH + 8)
 #define KERF_BUILD_ID_MAX	20
-#define KERF_SLOT_SIZE		128
+#define KERF_SLOT_SIZE		256
 #define KERF_SLOTS		512
 #define KERF_JMP_SIZE		5
 
-enum kerf_kind { KERF_IMMEDIATE = 1, KERF_DETOUR = 2 };
+enum kerf_kind { KERF_IMMEDIATE = 1, KERF_DETOUR = 2, KERF_DECIDED = 3 };
 
 /* The answer to the last write on an open file. */
 struct kerf_report {
@@ -51,6 +64,24 @@ struct kerf_between {
 	unsigned long start, end;
 };
 
+/* A number of a detour that a policy decides. Its cell has the same index. */
+struct kerf_mark {
+	u8 insn, part;			/* stock instruction, and which of those that stand for it */
+	u8 form, bits;
+	u8 below;			/* the number is less than this, if it is not 0 */
+	bool nonzero, met;
+	s64 stock;
+};
+
+/* Where an argument of the function is at the window's start. */
+struct kerf_argument {
+	u8 kind;			/* 0: nowhere, 1: register, 2: stack */
+	u8 reg;				/* hardware number */
+	s32 offset;			/* from the stack pointer */
+};
+
+struct kerf_decider;
+
 struct kerf_location {
 	struct kerf_entry *entry;
 	struct module *mod;		/* NULL: core kernel; never followed, only compared */
@@ -59,7 +90,12 @@ struct kerf_location {
 	u8 kind, len, field, field_len;	/* field within the window, in bytes */
 	u8 insns;			/* instructions in @code */
 	u8 code_len[KERF_INSNS_MAX];
-	u8 code[KERF_SLOT_SIZE];	/* replacement as sent, without the jump back */
+	u8 code[KERF_DETOUR_MAX];	/* replacement as sent, without the jump back */
+	u8 n_marks, n_arguments, n_lifted;
+	struct kerf_mark marks[KERF_MARKS_MAX];
+	struct kerf_argument arguments[KERF_ARGUMENTS];
+	u8 image[KERF_SLOT_SIZE];	/* what the slot holds */
+	u8 lifted[KERF_INSNS_MAX + 1];	/* where in it the stack pointer is back although the window is not left */
 	u64 offset;			/* from the target's text base */
 	unsigned long addr;
 	u8 stock[KERF_WINDOW_MAX];
@@ -71,6 +107,8 @@ struct kerf_entry {
 	struct list_head node;
 	char id[KERF_ID_MAX + 1];
 	s64 value;
+	char owner[KERF_OWNER_MAX + 1];	/* the policy file that it belongs to, or empty */
+	struct kerf_decider *decider;	/* NULL: the value is fixed */
 	bool leaving;			/* replaced or unset by the running transaction */
 	unsigned int n_locations, n_between;
 	struct kerf_location *locations;
@@ -88,8 +126,19 @@ struct kerf_range {
 	unsigned long start, end;	/* start <= p < end is inside */
 };
 
+/* Files that stay open while a policy is loaded: the links of the BPF programs beside it. */
+struct kerf_hold {
+	struct list_head node;
+	char owner[KERF_OWNER_MAX + 1];
+	unsigned int n;
+	struct file *files[];
+};
+
 struct kerf_txn {
-	bool dry_run, unset_all;
+	bool dry_run, unset_all, replace;
+	char owner[KERF_OWNER_MAX + 1];	/* of what is set */
+	char drop[KERF_OWNER_MAX + 1];	/* all that belongs to this one is unset */
+	struct kerf_hold *hold;
 	u32 timeout_ms;
 	unsigned int n_targets, n_sets, n_unsets, n_locations;
 	struct kerf_target targets[KERF_TARGETS_MAX];
@@ -109,8 +158,25 @@ int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn);
 void kerf_txn_free(struct kerf_txn *txn);
 void kerf_entry_free(struct kerf_entry *entry);
 
+/* kerf_policy.c */
+void kerf_decider_free(struct kerf_decider *decider);
+int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report *report);
+void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry);
+asmlinkage void kerf_trigger(struct pt_regs *regs);
+
+/* kerf_enter.S */
+void kerf_enter(void);
+
+/* kerf_hold.c */
+struct kerf_hold *kerf_hold_alloc(const char *owner, unsigned int n);
+void kerf_hold_free(struct kerf_hold *hold);
+
+/* kerf_emit.c */
+int kerf_emit(struct kerf_location *loc, struct kerf_report *report);
+
 /* kerf_text.c */
 extern struct list_head kerf_entries;
+extern struct list_head kerf_holds;
 int kerf_transact(struct kerf_txn *txn);
 void kerf_expected_now(const struct kerf_location *loc, u8 *bytes);
 bool kerf_owned(const struct kerf_location *loc, unsigned long *start, unsigned long *end);
@@ -149,12 +215,13 @@ bool kerf_form_field(const struct insn *insn, unsigned int field, unsigned int l
 bool kerf_form_rip_relative(const struct insn *insn);
 
 /* kerf_pool.c */
-int kerf_pool_take(unsigned long window);
+int kerf_pool_take(const struct kerf_location *loc);
 void kerf_pool_release(int slot);
-void kerf_pool_write(const struct kerf_location *loc, const u8 *code, size_t len);
+void kerf_pool_write(const struct kerf_location *loc);
+const struct kerf_location *kerf_pool_location(int slot);
 unsigned long kerf_pool_address(int slot);
 int kerf_pool_slot_of(unsigned long addr);
-unsigned long kerf_pool_window(int slot);
+bool kerf_pool_lowered(int slot, unsigned long addr);
 unsigned int kerf_pool_used(void);
 
 /* kerf_stack.c */

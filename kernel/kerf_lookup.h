@@ -71,6 +71,7 @@ KERF_FUNCTIONS(KERF_DECLARE)
 	X(struct exception_table_entry, __start___ex_table)	\
 	X(struct exception_table_entry, __stop___ex_table)	\
 	X(char, rcu_tasks__percpu)			\
+	X(int __percpu, bpf_prog_active)		\
 	X(struct mutex, klp_mutex)			\
 	X(struct list_head, klp_patches)
 

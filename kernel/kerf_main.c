@@ -46,7 +46,7 @@ static void show_location(struct seq_file *m, const struct kerf_entry *entry, co
 	}
 	seq_printf(m, "location target=%s offset=0x%llx kind=%s state=%s slot=%d stock=%*phN want=%*phN now=%*phN",
 		   loc->target[0] ? loc->target : "vmlinux", loc->offset,
-		   loc->kind == KERF_DETOUR ? "detour" : "immediate", state, loc->slot, loc->len, loc->stock, loc->len,
+		   loc->kind == KERF_IMMEDIATE ? "immediate" : loc->kind == KERF_DETOUR ? "detour" : "decided", state, loc->slot, loc->len, loc->stock, loc->len,
 		   want, loc->len, now);
 	/* Numbers and names, never addresses: a status may be pasted into a report. */
 	if (!loc->gone)
@@ -73,6 +73,8 @@ static int show(struct seq_file *m, void *unused)
 	list_for_each_entry(entry, &kerf_entries, node) {
 		seq_printf(m, "entry id=%s value=%lld locations=%u between=%u\n", entry->id, entry->value,
 			   entry->n_locations, entry->n_between);
+		if (entry->decider)
+			kerf_decider_show(m, entry);
 		for (i = 0; i < entry->n_locations; i++)
 			show_location(m, entry, &entry->locations[i]);
 	}

@@ -9,7 +9,7 @@
 bool kerf_owned(const struct kerf_location *loc, unsigned long *start, unsigned long *end)
 {
 	*start = loc->addr + loc->field;
-	*end = loc->kind == KERF_DETOUR ? loc->addr + loc->len : *start + loc->field_len;
+	*end = loc->kind != KERF_IMMEDIATE ? loc->addr + loc->len : *start + loc->field_len;
 	return !loc->gone;
 }
 
@@ -25,7 +25,7 @@ static bool compatible(const struct kerf_location *a, const struct kerf_location
 
 	if (!windows_meet(a, b))
 		return true;
-	if (a->kind == KERF_DETOUR || b->kind == KERF_DETOUR)
+	if (a->kind != KERF_IMMEDIATE || b->kind != KERF_IMMEDIATE)
 		return false;
 	kerf_owned(a, &a_start, &a_end);
 	kerf_owned(b, &b_start, &b_end);
@@ -115,23 +115,41 @@ static struct kerf_entry *find_entry(const char *id)
 	return NULL;
 }
 
+static int held(struct kerf_txn *txn, const struct kerf_entry *old)
+{
+	if (old->owner[0])
+		return kerf_refuse(txn->report, -EADDRINUSE, "%s is held by the policy %s", old->id, old->owner);
+	return kerf_refuse(txn->report, -EADDRINUSE, "%s is set to %lld already", old->id, old->value);
+}
+
+/* A policy's constants come and go together. A fixed value may be replaced by another, a policy only when asked for. */
 static int mark_leaving(struct kerf_txn *txn)
 {
 	struct kerf_entry *entry, *old;
+	bool dropped = !txn->drop[0];
 	unsigned int i;
 
-	list_for_each_entry(entry, &kerf_entries, node)
-		entry->leaving = txn->unset_all;
+	list_for_each_entry(entry, &kerf_entries, node) {
+		entry->leaving = txn->unset_all || (txn->drop[0] && !strcmp(entry->owner, txn->drop));
+		dropped |= entry->leaving;
+	}
+	if (!dropped)
+		return kerf_refuse(txn->report, -ENOENT, "the policy %s is not loaded", txn->drop);
 	for (i = 0; i < txn->n_unsets; i++) {
 		old = find_entry(txn->unsets[i]);
 		if (!old)
 			return kerf_refuse(txn->report, -ENOENT, "%s is not set", txn->unsets[i]);
+		if (old->owner[0])
+			return held(txn, old);
 		old->leaving = true;
 	}
 	list_for_each_entry(entry, &txn->sets, node) {
 		old = find_entry(entry->id);
-		if (old)
-			old->leaving = true;
+		if (!old)
+			continue;
+		if (!old->leaving && (old->owner[0] || (txn->owner[0] && !txn->replace)))
+			return held(txn, old);
+		old->leaving = true;
 	}
 	return 0;
 }

@@ -16,8 +16,8 @@ asm(".pushsection .kprobes.text, \"ax\"\n"
     ".popsection\n");
 extern u8 kerf_pool[];
 
-/* Where each slot's detour starts, 0 for a free slot. Guarded by kerf_mutex; read by the stopped machine. */
-static unsigned long windows[KERF_SLOTS];
+/* Whose each slot is. Guarded by kerf_mutex; read by the stopped machine and by whoever runs in the slot. */
+static const struct kerf_location *owners[KERF_SLOTS];
 
 unsigned long kerf_pool_address(int slot)
 {
@@ -31,20 +31,38 @@ int kerf_pool_slot_of(unsigned long addr)
 	return offset < KERF_SLOTS * KERF_SLOT_SIZE ? offset / KERF_SLOT_SIZE : -1;
 }
 
-unsigned long kerf_pool_window(int slot)
+const struct kerf_location *kerf_pool_location(int slot)
 {
-	return windows[slot];
+	return owners[slot];
+}
+
+/*
+ * Does the stack pointer stand lower by the cells when the next instruction is @addr? Not at the slot's start, nor at the
+ * jumps out of it.
+ */
+bool kerf_pool_lowered(int slot, unsigned long addr)
+{
+	const struct kerf_location *loc = owners[slot];
+	unsigned long at = addr - kerf_pool_address(slot);
+	unsigned int n;
+
+	if (!loc->n_marks || !at)
+		return false;
+	for (n = 0; n < loc->n_lifted; n++)
+		if (loc->lifted[n] == at)
+			return false;
+	return true;
 }
 
 /* A free slot, or -ENOSPC. */
-int kerf_pool_take(unsigned long window)
+int kerf_pool_take(const struct kerf_location *loc)
 {
 	int slot;
 
 	for (slot = 0; slot < KERF_SLOTS; slot++) {
-		if (windows[slot])
+		if (owners[slot])
 			continue;
-		windows[slot] = window;
+		owners[slot] = loc;
 		return slot;
 	}
 	return -ENOSPC;
@@ -57,7 +75,7 @@ int kerf_pool_take(unsigned long window)
  */
 void kerf_pool_release(int slot)
 {
-	windows[slot] = 0;
+	owners[slot] = NULL;
 }
 
 unsigned int kerf_pool_used(void)
@@ -66,19 +84,17 @@ unsigned int kerf_pool_used(void)
 	int slot;
 
 	for (slot = 0; slot < KERF_SLOTS; slot++)
-		used += !!windows[slot];
+		used += !!owners[slot];
 	return used;
 }
 
 /* Fills a slot that is in no path. Caller holds text_mutex. */
-void kerf_pool_write(const struct kerf_location *loc, const u8 *code, size_t len)
+void kerf_pool_write(const struct kerf_location *loc)
 {
 	u8 *to = (u8 *)kerf_pool_address(loc->slot);
-	u8 old[KERF_SLOT_SIZE], image[KERF_SLOT_SIZE];
+	u8 old[KERF_SLOT_SIZE];
 
 	memcpy(old, to, sizeof(old));
-	memset(image, INT3_INSN_OPCODE, sizeof(image));
-	memcpy(image, code, len);
-	kcall(text_poke, to, image, sizeof(image));
-	kcall(perf_event_text_poke, to, old, sizeof(old), image, sizeof(image));
+	kcall(text_poke, to, loc->image, sizeof(loc->image));
+	kcall(perf_event_text_poke, to, old, sizeof(old), loc->image, sizeof(loc->image));
 }

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The record that user space writes (docs/module-interface.md): bytes in, struct kerf_txn out, every length checked. */
 #include <linux/ctype.h>
+#include <linux/file.h>
 #include <linux/slab.h>
 #include <linux/unaligned.h>
 
-#include "kerf.h"
+#include "kerf_policy.h"
 
 #define KERF_MAGIC "KERFTXN1"
-enum { FLAG_DRY_RUN = 1, FLAG_UNSET_ALL = 2, FLAG_KNOWN = 3 };
-enum { OP_SET = 1, OP_UNSET = 2 };
+enum { FLAG_DRY_RUN = 1, FLAG_UNSET_ALL = 2, FLAG_REPLACE = 4, FLAG_KNOWN = 7 };
+enum { OP_SET = 1, OP_UNSET = 2, OP_POLICY = 3, OP_DROP = 4, OP_HOLD = 5 };
 
 struct reader {
 	const u8 *data;
@@ -92,13 +93,47 @@ static int parse_detour(struct reader *r, struct kerf_location *loc, size_t coun
 		return bad(r, "a detour's window has at least 5 bytes");
 	for (i = 0; i < count; i++) {
 		len = number(r, 1);
-		if (!len || len > KERF_CODE_MAX || at + len + KERF_JMP_SIZE > KERF_SLOT_SIZE)
+		if (!len || len > KERF_CODE_MAX || at + len > KERF_DETOUR_MAX)
 			return bad(r, "an instruction becomes 1 to 24 bytes, a detour 123 at most");
 		bytes(r, loc->code + at, len);
 		loc->code_len[i] = len;
 		at += len;
 	}
 	loc->insns = count;
+	return r->short_read ? bad(r, "") : 0;
+}
+
+/* Which numbers of a detour the policy decides, and where the function's arguments are. */
+static int parse_decided(struct reader *r, struct kerf_location *loc, size_t count)
+{
+	unsigned int n;
+	int err = parse_detour(r, loc, count);
+
+	if (err)
+		return err;
+	loc->n_marks = number(r, 1);
+	loc->n_arguments = number(r, 1);
+	if (number(r, 2) || !loc->n_marks || loc->n_marks > KERF_MARKS_MAX || loc->n_arguments > KERF_ARGUMENTS)
+		return bad(r, "a decided detour has 1 to 8 numbers and up to 6 arguments");
+	for (n = 0; n < loc->n_marks; n++) {
+		struct kerf_mark *mark = &loc->marks[n];
+
+		mark->insn = number(r, 1);
+		mark->part = number(r, 1);
+		mark->form = number(r, 1);
+		mark->bits = number(r, 1);
+		if (mark->bits < 1 || mark->bits > 64)
+			return bad(r, "a number has 1 to 64 bits");
+	}
+	for (n = 0; n < loc->n_arguments; n++) {
+		struct kerf_argument *argument = &loc->arguments[n];
+
+		argument->kind = number(r, 1);
+		argument->reg = number(r, 1);
+		if (number(r, 2) || argument->kind > 2 || argument->reg > 15)
+			return bad(r, "an argument is nowhere (0), in a register (1) or on the stack (2)");
+		argument->offset = number(r, 4);
+	}
 	return r->short_read ? bad(r, "") : 0;
 }
 
@@ -121,8 +156,11 @@ static int parse_location(struct reader *r, struct kerf_txn *txn, struct kerf_lo
 	memcpy(loc->set, loc->stock, loc->len);
 	if (loc->kind == KERF_DETOUR)
 		return a ? bad(r, "a detour has no field") : parse_detour(r, loc, b);
+	if (loc->kind == KERF_DECIDED)
+		return a || !loc->entry->decider ? bad(r, "only a policy's detours are decided, and they have no field") :
+						   parse_decided(r, loc, b);
 	if (loc->kind != KERF_IMMEDIATE)
-		return bad(r, "a location is an immediate (1) or a detour (2)");
+		return bad(r, "a location is an immediate (1), a detour (2) or a decided detour (3)");
 	if ((b != 1 && b != 2 && b != 4 && b != 8) || a + b > loc->len)
 		return bad(r, "a field has 1, 2, 4 or 8 bytes within its window");
 	loc->field = a;
@@ -166,6 +204,57 @@ static int parse_set(struct reader *r, struct kerf_txn *txn, struct kerf_entry *
 	return 0;
 }
 
+/* The program that decides, what it may decide on, and how the numbers follow from that. */
+static int parse_policy(struct reader *r, struct kerf_entry *entry)
+{
+	int fd = number(r, 4), err;
+	unsigned int n_ranges = number(r, 2), n_forms = number(r, 1), n;
+	struct kerf_decider *decider;
+
+	if (number(r, 1) || !n_ranges || n_ranges > KERF_DOMAIN_MAX || !n_forms || n_forms > KERF_FORMS_MAX)
+		return bad(r, "a policy has 1 to 256 intervals of values and 1 to 8 forms");
+	decider = kerf_decider_alloc(n_ranges);
+	if (!decider)
+		return -ENOMEM;
+	entry->decider = decider;
+	decider->stock = entry->value;
+	decider->n_forms = n_forms;
+	for (n = 0; n < n_ranges; n++) {
+		decider->ranges[n].min = number(r, 8);
+		decider->ranges[n].max = number(r, 8);
+	}
+	for (n = 0; n < n_forms; n++) {
+		struct kerf_form *form = &decider->forms[n];
+
+		form->kind = number(r, 8);
+		form->a = number(r, 8);
+		form->b = number(r, 8);
+		form->c = number(r, 8);
+		form->factor = number(r, 8);
+	}
+	err = r->short_read ? bad(r, "") : kerf_decider_check(decider, entry->id, r->report);
+	return err ?: kerf_decider_program(decider, fd, entry->id, r->report);
+}
+
+/* Takes the caller's files: they stay open until the policy goes. */
+static int parse_hold(struct reader *r, struct kerf_txn *txn, unsigned int n)
+{
+	if (txn->hold || !txn->owner[0] || !n || n > KERF_HOLD_MAX)
+		return bad(r, "a policy holds 1 to 64 files, named once");
+	txn->hold = kerf_hold_alloc(txn->owner, n);
+	if (!txn->hold)
+		return -ENOMEM;
+	while (txn->hold->n < n) {
+		int fd = number(r, 4);
+		struct file *file = fget(fd);
+
+		if (!file)
+			return bad(r, "a file to hold is not open");
+		txn->hold->files[txn->hold->n++] = file;
+	}
+	return r->short_read ? bad(r, "") : 0;
+}
+
 /* An id may occur once: what two operations on it would mean is nobody's guess. */
 static bool id_taken(const struct kerf_txn *txn, const char *id)
 {
@@ -181,14 +270,47 @@ static bool id_taken(const struct kerf_txn *txn, const char *id)
 	return false;
 }
 
+/* A set or a policy: an entry with its locations. */
+static int parse_entry(struct reader *r, struct kerf_txn *txn, struct kerf_entry *entry, size_t kind)
+{
+	int err = 0;
+
+	if (!entry->n_locations || entry->n_locations > KERF_LOCATIONS_MAX || entry->n_between > KERF_BETWEEN_MAX)
+		return bad(r, "a set has 1 to 256 locations and up to 1024 ranges");
+	txn->n_locations += entry->n_locations;
+	if (txn->n_locations > KERF_LOCATIONS_ALL)
+		return bad(r, "a transaction has up to 4096 locations");
+	strscpy(entry->owner, txn->owner, sizeof(entry->owner));
+	if (kind == OP_POLICY)
+		err = txn->owner[0] ? parse_policy(r, entry) : bad(r, "a policy needs a name in the header");
+	return err ?: parse_set(r, txn, entry);
+}
+
+/* What has no locations: only the id counts, or the number of files. */
+static int parse_plain(struct reader *r, struct kerf_txn *txn, const struct kerf_entry *entry, size_t kind)
+{
+	if (kind == OP_HOLD)
+		return entry->n_between ? bad(r, "a reserved field is not 0") : parse_hold(r, txn, entry->n_locations);
+	if (entry->n_locations || entry->n_between)
+		return bad(r, "an unset has no locations");
+	if (kind == OP_UNSET)
+		strscpy(txn->unsets[txn->n_unsets++], entry->id, sizeof(*txn->unsets));
+	else if (txn->drop[0] || strlen(entry->id) > KERF_OWNER_MAX)
+		return bad(r, "one policy can be dropped, with a name of up to 64 bytes");
+	else
+		strscpy(txn->drop, entry->id, sizeof(txn->drop));
+	return 0;
+}
+
 static int parse_operation(struct reader *r, struct kerf_txn *txn)
 {
 	struct kerf_entry *entry;
 	size_t kind = number(r, 1), id_len = number(r, 1);
+	bool located = kind == OP_SET || kind == OP_POLICY;
 	int err;
 
-	if (!id_len || id_len > KERF_ID_MAX || (kind != OP_SET && kind != OP_UNSET))
-		return bad(r, "an operation is a set (1) or an unset (2) of an id of 1 to 160 bytes");
+	if (!id_len || id_len > KERF_ID_MAX || kind < OP_SET || kind > OP_HOLD)
+		return bad(r, "an operation is a set (1), unset (2), policy (3), drop (4) or hold (5) with an id of 1 to 160 bytes");
 	entry = kvzalloc(sizeof(*entry), GFP_KERNEL);
 	if (!entry)
 		return -ENOMEM;
@@ -197,21 +319,11 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 	err = number(r, 2) ? bad(r, "a reserved field is not 0") : 0;
 	entry->value = number(r, 8);
 	err = err ?: text(r, entry->id, id_len);
-	if (!err && id_taken(txn, entry->id))
+	if (!err && (located || kind == OP_UNSET) && id_taken(txn, entry->id))
 		err = bad(r, "an id occurs twice");
-	if (!err && kind == OP_UNSET && (entry->n_locations || entry->n_between))
-		err = bad(r, "an unset has no locations");
-	if (!err && kind == OP_SET && (!entry->n_locations || entry->n_locations > KERF_LOCATIONS_MAX ||
-				       entry->n_between > KERF_BETWEEN_MAX))
-		err = bad(r, "a set has 1 to 256 locations and up to 1024 ranges");
-	txn->n_locations += entry->n_locations;
-	if (!err && txn->n_locations > KERF_LOCATIONS_ALL)
-		err = bad(r, "a transaction has up to 4096 locations");
-	if (!err && kind == OP_SET)
-		err = parse_set(r, txn, entry);
-	if (err || kind == OP_UNSET) {
-		if (!err)
-			strscpy(txn->unsets[txn->n_unsets++], entry->id, sizeof(*txn->unsets));
+	if (!err)
+		err = located ? parse_entry(r, txn, entry, kind) : parse_plain(r, txn, entry, kind);
+	if (err || !located) {
 		kerf_entry_free(entry);
 		return err;
 	}
@@ -223,7 +335,7 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operations)
 {
 	const u8 *magic = take(r, 8);
-	u32 protocol = number(r, 4), len = number(r, 4), flags = number(r, 4);
+	u32 protocol = number(r, 4), len = number(r, 4), flags = number(r, 4), owner;
 
 	if (!magic || memcmp(magic, KERF_MAGIC, 8))
 		return bad(r, "it does not start with " KERF_MAGIC);
@@ -235,14 +347,16 @@ static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operatio
 	txn->timeout_ms = number(r, 4);
 	txn->n_targets = number(r, 2);
 	*operations = number(r, 2);
-	if (number(r, 4) || flags & ~FLAG_KNOWN || txn->n_targets > KERF_TARGETS_MAX ||
+	owner = number(r, 4);
+	if (owner > KERF_OWNER_MAX || flags & ~FLAG_KNOWN || txn->n_targets > KERF_TARGETS_MAX ||
 	    *operations > KERF_OPERATIONS_MAX || txn->timeout_ms > KERF_TIMEOUT_MAX_MS)
-		return bad(r, "unknown flags, or more than 32 targets, 256 operations or 60000 ms");
+		return bad(r, "unknown flags, or more than 32 targets, 256 operations, 60000 ms or 64 bytes of a policy's name");
 	txn->dry_run = flags & FLAG_DRY_RUN;
 	txn->unset_all = flags & FLAG_UNSET_ALL;
+	txn->replace = flags & FLAG_REPLACE;
 	if (txn->unset_all && *operations)
 		return bad(r, "unset-all goes alone");
-	return r->short_read ? bad(r, "") : 0;
+	return r->short_read ? bad(r, "") : text(r, txn->owner, owner);
 }
 
 int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn)
@@ -269,6 +383,7 @@ int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn)
 
 void kerf_entry_free(struct kerf_entry *entry)
 {
+	kerf_decider_free(entry->decider);
 	kvfree(entry->locations);
 	kvfree(entry->between);
 	kvfree(entry);
@@ -281,6 +396,7 @@ void kerf_txn_free(struct kerf_txn *txn)
 	if (txn->sets.next)
 		list_for_each_entry_safe(entry, next, &txn->sets, node)
 			kerf_entry_free(entry);
+	kerf_hold_free(txn->hold);
 	kvfree(txn->unsets);
 	kvfree(txn);
 }

@@ -37,6 +37,7 @@ static bool inside(const struct kerf_txn *txn, unsigned long ip)
 static int check_task(const struct kerf_txn *txn, struct task_struct *task, unsigned long *ip)
 {
 	struct unwind_state state;
+	const struct kerf_location *loc;
 	struct pt_regs *regs;
 	int slot;
 
@@ -53,11 +54,15 @@ static int check_task(const struct kerf_txn *txn, struct task_struct *task, unsi
 			continue;
 		/*
 		 * In a trampoline that stays. There are no ORC data for it, but it leaves the stack as it was
-		 * at the window's start; and for the ranges it is within that window.
+		 * at the window's start, or lower by its cells; and for the ranges it is within that window.
 		 */
-		if (inside(txn, kerf_pool_window(slot) + 1))
+		loc = kerf_pool_location(slot);
+		if (!loc || inside(txn, loc->addr + 1))
 			return 1;
-		state.ip = kerf_pool_window(slot);
+		if (kerf_pool_lowered(slot, *ip))
+			state.sp += KERF_CELLS_SIZE;
+		state.ip = loc->addr;
+		state.signal = true;	/* the next instruction, not the one behind a call */
 	}
 	*ip = 0;
 	return unwind_error(&state) ? 1 : 0;

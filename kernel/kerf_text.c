@@ -12,6 +12,7 @@
 
 /* Guarded by kerf_mutex, which the callers of this file hold. */
 LIST_HEAD(kerf_entries);
+LIST_HEAD(kerf_holds);
 
 static bool has_entries;
 
@@ -45,8 +46,8 @@ static int prepare_location(struct kerf_txn *txn, struct kerf_location *loc)
 	if (livepatch)
 		return kerf_refuse(txn->report, -EADDRINUSE, "%s: the function of %pS is owned by livepatch %s", loc->entry->id,
 				   (void *)loc->addr, livepatch);
-	if (loc->kind == KERF_DETOUR) {
-		loc->slot = kerf_pool_take(loc->addr);
+	if (loc->kind != KERF_IMMEDIATE) {
+		loc->slot = kerf_pool_take(loc);
 		if (loc->slot < 0)
 			return kerf_refuse(txn->report, loc->slot, "%s: all %u trampolines are in use", loc->entry->id,
 					   KERF_SLOTS);
@@ -64,16 +65,6 @@ static int prepare(struct kerf_txn *txn)
 		for (i = 0; i < entry->n_locations && !err; i++)
 			err = prepare_location(txn, &entry->locations[i]);
 	return err ?: kerf_plan(txn);
-}
-
-static size_t code_size(const struct kerf_location *loc)
-{
-	size_t size = KERF_JMP_SIZE;
-	unsigned int k;
-
-	for (k = 0; k < loc->insns; k++)
-		size += loc->code_len[k];
-	return size;
 }
 
 /* All the checks that need the locks of the kernel's other writers of text. Where instructions begin is asked once. */
@@ -106,7 +97,7 @@ static void fill_slots(struct kerf_txn *txn)
 
 	for (i = txn->n_restores; i < txn->n_writes && !txn->dry_run; i++)
 		if (txn->writes[i].loc->slot >= 0)
-			kerf_pool_write(txn->writes[i].loc, txn->writes[i].loc->code, code_size(txn->writes[i].loc));
+			kerf_pool_write(txn->writes[i].loc);
 }
 
 /* Tells perf, so that traces decode. */
@@ -168,6 +159,7 @@ static int attempts(struct kerf_txn *txn)
 
 static void commit(struct kerf_txn *txn)
 {
+	struct kerf_hold *hold, *next_hold;
 	struct kerf_entry *entry, *next;
 
 	list_for_each_entry_safe(entry, next, &kerf_entries, node) {
@@ -178,6 +170,12 @@ static void commit(struct kerf_txn *txn)
 		kerf_entry_free(entry);
 	}
 	list_splice_tail_init(&txn->sets, &kerf_entries);
+	list_for_each_entry_safe(hold, next_hold, &kerf_holds, node)
+		if (txn->unset_all || !strcmp(hold->owner, txn->drop))
+			kerf_hold_free(hold);
+	if (txn->hold)
+		list_add_tail(&txn->hold->node, &kerf_holds);
+	txn->hold = NULL;
 	hold_module();
 }
 

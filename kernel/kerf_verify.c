@@ -44,48 +44,16 @@ static s64 branch_distance(const struct insn *insn)
 }
 
 /*
- * Writes the distance of a moved instruction with a relative operand: the same target as the stock one's. A branch
- * strictly into the window would find the jump's bytes there.
- */
-static int relocate(const struct kerf_location *loc, const struct insn *stock, unsigned long stock_end,
-		    const struct insn *new, u8 *code, unsigned long new_end)
-{
-	unsigned long target;
-	int at;
-	s64 distance;
-
-	if (kerf_form_branch(stock)) {
-		target = stock_end + branch_distance(stock);
-		if (target > loc->addr && target < loc->addr + loc->len)
-			return -EINVAL;
-		at = insn_offset_immediate((struct insn *)new);
-	} else if (kerf_form_rip_relative(stock) && kerf_form_rip_relative(new)) {
-		target = stock_end + (s32)stock->displacement.value;
-		at = insn_offset_displacement((struct insn *)new);
-	} else {
-		return 0;
-	}
-	distance = (s64)(target - new_end);
-	if (distance != (s32)distance)
-		return -ERANGE;
-	*(s32 *)(code + at) = distance;
-	return 0;
-}
-
-static void write_jump(u8 *at, unsigned long from, unsigned long to)
-{
-	at[0] = JMP32_INSN_OPCODE;
-	*(s32 *)(at + 1) = (s32)(to - (from + KERF_JMP_SIZE));
-}
-
-/*
  * The window with the jump. Behind it int3: whoever gets there in spite of all checks is stopped rather than run on with
  * instructions skipped, and other decoders find boundaries.
  */
 static void write_window(struct kerf_location *loc)
 {
+	s32 distance = kerf_pool_address(loc->slot) - (loc->addr + KERF_JMP_SIZE);
+
 	memset(loc->set, INT3_INSN_OPCODE, loc->len);
-	write_jump(loc->set, loc->addr, kerf_pool_address(loc->slot));
+	loc->set[0] = JMP32_INSN_OPCODE;
+	memcpy(loc->set + 1, &distance, sizeof(distance));
 }
 
 static int verify_moved(struct kerf_location *loc, unsigned long addr, const char **why)
@@ -118,11 +86,6 @@ static int verify_pair(struct kerf_location *loc, unsigned int from, unsigned in
 	changed = kerf_form_pair(stock, &new, why);
 	if (changed >= 0 && verify_moved(loc, loc->addr + from, why))
 		return -EINVAL;
-	if (changed >= 0 && relocate(loc, stock, loc->addr + from + stock->length, &new, loc->code + to,
-				     kerf_pool_address(loc->slot) + to + new.length)) {
-		*why = "jumps into its own window or out of reach";
-		return -EINVAL;
-	}
 	return changed;
 }
 
@@ -148,15 +111,14 @@ static int verify_detour(struct kerf_location *loc, struct kerf_report *report)
 	if (changed > 4)
 		return kerf_refuse(report, -EINVAL, "%s: detour at %pS: %u instructions differ, 4 may", loc->entry->id,
 				   (void *)loc->addr, changed);
-	write_jump(loc->code + to, kerf_pool_address(loc->slot) + to, loc->addr + loc->len);
 	write_window(loc);
-	return 0;
+	return kerf_emit(loc, report) ?: kerf_decider_check_marks(loc, report);
 }
 
 /* Decides whether the location has an accepted form, and completes it. A detour must have its slot. */
 int kerf_verify_location(struct kerf_location *loc, struct kerf_report *report)
 {
-	return loc->kind == KERF_DETOUR ? verify_detour(loc, report) : verify_immediate(loc, report);
+	return loc->kind == KERF_IMMEDIATE ? verify_immediate(loc, report) : verify_detour(loc, report);
 }
 
 static bool strictly_inside(const struct kerf_location *loc, unsigned long addr)
@@ -180,7 +142,7 @@ static const u8 *stock_at(unsigned long at, size_t *len)
 		for (i = 0; i < entry->n_locations; i++) {
 			const struct kerf_location *loc = &entry->locations[i];
 
-			if (loc->kind != KERF_DETOUR || loc->gone || at < loc->addr || at >= loc->addr + loc->len)
+			if (loc->kind == KERF_IMMEDIATE || loc->gone || at < loc->addr || at >= loc->addr + loc->len)
 				continue;
 			*len = loc->addr + loc->len - at;
 			return loc->stock + (at - loc->addr);
@@ -207,7 +169,7 @@ static int decode_stock(struct insn *insn, unsigned long at)
  */
 static int scan(const struct kerf_location *loc, unsigned long start, unsigned long end, unsigned long *from)
 {
-	bool jumps = loc->kind == KERF_DETOUR;
+	bool jumps = loc->kind != KERF_IMMEDIATE;
 	unsigned long at;
 	struct insn insn;
 
@@ -266,12 +228,12 @@ int kerf_verify_surroundings(const struct kerf_location *loc, struct kerf_report
 	start = loc->addr - offset;
 	err = scan(loc, start, start + size, &from);
 	start = err ? 0 : cold_part(loc->addr);
-	if (start && loc->kind == KERF_DETOUR && kcall(kallsyms_lookup_size_offset, start, &size, &offset))
+	if (start && loc->kind != KERF_IMMEDIATE && kcall(kallsyms_lookup_size_offset, start, &size, &offset))
 		err = scan(loc, start, start + size - offset, &from);
 	if (err)
 		return kerf_refuse(report, err, "%s: the code at %pS jumps into the middle of the window at %pS, overlaps it, or does not decode",
 				   loc->entry->id, (void *)from, (void *)loc->addr);
-	if (loc->kind == KERF_DETOUR && fixup_inside(loc))
+	if (loc->kind != KERF_IMMEDIATE && fixup_inside(loc))
 		return kerf_refuse(report, -EINVAL, "%s: an exception fixup enters the window at %pS", loc->entry->id,
 				   (void *)loc->addr);
 	return 0;

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a function of values; only the caller knows a running kernel.
 
+mod decide;
 pub(crate) mod encode;
 mod window;
 
@@ -16,6 +17,8 @@ use crate::error::ConstError;
 use crate::form::{Form, wrap};
 
 use window::Detour;
+
+pub use decide::{Decision, decided_entry};
 
 /// What is asked of a constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,14 +158,17 @@ pub fn live_entry(
     choice: Choice,
     running: &Running,
 ) -> Result<kerf_live::Entry, ConstError> {
-    let target = target(entry, running)?;
+    assemble(&Job { entry, setting, choice, running, target: &target(entry, running)?, decision: None })
+}
+
+fn assemble(job: &Job) -> Result<kerf_live::Entry, ConstError> {
+    let (entry, setting, target) = (job.entry, job.setting, job.target);
     let mut functions: BTreeMap<u64, Vec<&Span>> = BTreeMap::new();
     for span in &entry.spans {
         functions.entry(span.function_offset).or_default().push(span);
     }
     let (mut locations, mut between) = (Vec::new(), Vec::new());
     for (offset, spans) in functions {
-        let job = Job { entry, setting, choice, running, target: &target };
         let mut own = job.function(&spans)?;
         own.sort_by_key(|l| l.image_offset);
         let end = own.iter().map(|l| l.image_offset + l.expected.len() as u64).max();
@@ -177,7 +183,7 @@ pub fn live_entry(
         Setting::Derived { number, .. } => number,
     };
     let shown = value.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-    Ok(kerf_live::Entry { id: live_id(entry, setting), value: shown, locations, between })
+    Ok(kerf_live::Entry { id: live_id(entry, setting), value: shown, decider: None, locations, between })
 }
 
 /// The values around the deployed one, within the domain, for which a span's numbers fit their own instructions.
@@ -283,6 +289,7 @@ struct Job<'a> {
     choice: Choice,
     running: &'a Running<'a>,
     target: &'a Target,
+    decision: Option<&'a Decision>,
 }
 
 impl<'a> Job<'a> {
@@ -303,7 +310,7 @@ impl<'a> Job<'a> {
             window::merged(detours).map_err(|(span, why)| damaged(self.entry, span, span.window.start, why))?;
         let mut locations = Vec::new();
         for detour in &detours {
-            let change = detour.change(&numbers).map_err(|why| self.no_place(why))?;
+            let change = detour.change(&numbers, self.decision).map_err(|why| self.no_place(why))?;
             let image_offset = detour.span.function_offset + detour.start;
             locations.push(Location {
                 target: self.target.clone(),

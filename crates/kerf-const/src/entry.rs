@@ -153,6 +153,30 @@ impl Update {
     }
 }
 
+/// A parameter of a function, and where its argument is at the start of a span's window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Its name in the source.
+    pub name: String,
+    /// Its type, as C writes it.
+    #[serde(rename = "type")]
+    pub type_name: String,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a value is found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// In a register, by its 64-bit name.
+    Register(String),
+    /// In memory, at this offset from the stack pointer.
+    Stack(i32),
+    /// Nowhere any more.
+    Gone,
+}
+
 /// What was checked of a span.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
@@ -196,6 +220,9 @@ pub struct Span {
     pub absolute: Vec<u64>,
     /// The deployed bytes around the span that a detour may take, whole instructions, hexadecimal.
     pub window: Window,
+    /// The function's parameters at the window's start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
 }
 
 /// Whole instructions of the deployed code that hold a span and are long enough for a jump.

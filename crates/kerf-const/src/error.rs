@@ -106,6 +106,14 @@ pub enum ConstError {
         /// Why not.
         why: String,
     },
+    /// A policy reads an argument that is nowhere any more where the constant is used.
+    #[error("a policy of {id} cannot see this: {why}")]
+    NoArgument {
+        /// The constant.
+        id: String,
+        /// Which argument, where, and which ones are there.
+        why: String,
+    },
     /// The constant is not settable at all.
     #[error("{id} cannot be set: {class}: {reason}")]
     NotSettable {

@@ -52,6 +52,7 @@ pub fn spans(template: &Template, function_offset: u64, deployed: &[u8], live: O
                 proof: Proof::default(),
                 absolute: absolute_fields(&template.function, covered),
                 window,
+                parameters: Vec::new(),
             })
         })
         .collect()

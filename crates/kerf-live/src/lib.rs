@@ -9,6 +9,7 @@ mod error;
 mod live;
 mod loaded;
 pub mod module;
+pub mod policy;
 pub mod record;
 pub mod status;
 mod transaction;
@@ -17,8 +18,10 @@ pub use build_id::{BuildId, BuildIdError};
 pub use error::LiveError;
 pub use live::Live;
 pub use loaded::LoadedModule;
-pub use status::{ActiveEntry, ActiveLocation, Outcome, Placement, State, Status};
-pub use transaction::{Change, DetourInstruction, Entry, Location, Range, Target, Transaction};
+pub use status::{ActiveEntry, ActiveLocation, ActivePolicy, Outcome, Placement, State, Status};
+pub use transaction::{
+    Argument, Change, Decider, DetourInstruction, Entry, Location, Mark, Number, Range, Target, Transaction,
+};
 
 /// The version of the module's interface that this crate speaks.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;

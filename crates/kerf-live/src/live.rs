@@ -72,6 +72,14 @@ impl Live {
         self.submit(&record::encode_unset(ids, Duration::from_secs(2))?)
     }
 
+    /// Takes a policy out: its constants are stock again together, and its files are closed.
+    ///
+    /// # Errors
+    /// As [`Live::set`]; [`LiveError::NotFound`] when it is not loaded.
+    pub fn drop_policy(&mut self, name: &str, timeout: Duration) -> Result<Outcome, LiveError> {
+        self.submit(&record::encode_drop(name, timeout)?)
+    }
+
     /// Gives the stock text back everywhere, in one moment.
     ///
     /// # Errors

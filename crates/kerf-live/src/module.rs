@@ -22,13 +22,18 @@ macro_rules! sources {
 pub const SOURCES: &[(&str, &str)] = sources![
     "Makefile",
     "kerf.h",
+    "kerf_emit.c",
+    "kerf_enter.S",
     "kerf_form.c",
+    "kerf_hold.c",
     "kerf_insn.h",
     "kerf_lookup.c",
     "kerf_lookup.h",
     "kerf_main.c",
     "kerf_owner.c",
     "kerf_plan.c",
+    "kerf_policy.c",
+    "kerf_policy.h",
     "kerf_pool.c",
     "kerf_record.c",
     "kerf_sequence.c",
@@ -147,12 +152,13 @@ mod tests {
         write_sources(dir.path()).unwrap();
         let makefile = fs::read_to_string(dir.path().join("Makefile")).unwrap();
         for object in makefile.split_whitespace().filter(|word| word.starts_with("kerf_")) {
-            assert!(dir.path().join(object.replace(".o", ".c")).is_file(), "{object}");
+            let sources = [".c", ".S"].map(|end| dir.path().join(object.replace(".o", end)));
+            assert!(sources.iter().any(|file| file.is_file()), "{object}");
         }
         let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel");
         for entry in fs::read_dir(kernel).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            if name.ends_with(".h") || (name.ends_with(".c") && !name.ends_with(".mod.c")) {
+            if name.ends_with(".h") || name.ends_with(".S") || (name.ends_with(".c") && !name.ends_with(".mod.c")) {
                 assert!(dir.path().join(&name).is_file(), "{name} is not in SOURCES");
             }
         }

@@ -1,14 +1,22 @@
 //! The binary record that kerf.ko reads (docs/module-interface.md): a transaction as bytes.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::{BuildId, Change, Entry, Location, PROTOCOL, Range, Target, Transaction};
+use crate::{
+    Argument, BuildId, Change, Decider, DetourInstruction, Entry, Location, Mark, Number, PROTOCOL, Range, Target,
+    Transaction,
+};
 
 const MAGIC: &[u8; 8] = b"KERFTXN1";
 const FLAG_DRY_RUN: u32 = 1;
 const FLAG_UNSET_ALL: u32 = 2;
+const FLAG_REPLACE: u32 = 4;
 const OP_SET: u8 = 1;
 const OP_UNSET: u8 = 2;
+const OP_POLICY: u8 = 3;
+const OP_DROP: u8 = 4;
+const OP_HOLD: u8 = 5;
 const HEADER_SIZE: usize = 32;
 /// The longest record that the module reads, in bytes.
 pub const RECORD_MAX: usize = 1 << 20;
@@ -20,6 +28,9 @@ pub enum RecordError {
     /// An id that is not 1 to 160 bytes of printable ASCII without spaces.
     #[error("the id `{0}` is not 1 to 160 printable ASCII characters without spaces")]
     Id(String),
+    /// A policy's name that is not up to 64 bytes of printable ASCII without spaces.
+    #[error("the name `{0}` is not 1 to 64 printable ASCII characters without spaces")]
+    Owner(String),
     /// A module name that cannot be one.
     #[error("`{0}` is not the name of a module")]
     ModuleName(String),
@@ -119,9 +130,10 @@ fn write_location(writer: &mut Writer, id: &str, location: &Location) -> Result<
             }
             (1, *field_offset as u8, bytes.len() as u8)
         }
-        Change::Detour { instructions } => {
+        Change::Detour { instructions } | Change::Decided { instructions, .. } => {
             limited(id, window, 5, 32, "bytes in a detour's window", "5 to 32")?;
-            (2, 0, limited(id, instructions.len(), 1, 12, "instructions in a detour", "1 to 12")? as u8)
+            let count = limited(id, instructions.len(), 1, 12, "instructions in a detour", "1 to 12")? as u8;
+            (if matches!(location.change, Change::Detour { .. }) { 2 } else { 3 }, 0, count)
         }
     };
     writer.u16(target);
@@ -130,21 +142,66 @@ fn write_location(writer: &mut Writer, id: &str, location: &Location) -> Result<
     writer.bytes.extend(&location.expected);
     match &location.change {
         Change::Immediate { bytes, .. } => writer.bytes.extend(bytes),
-        Change::Detour { instructions } => {
-            let total = instructions.iter().map(|instruction| instruction.bytes.len()).sum();
-            limited(id, total, 1, 123, "bytes in a detour", "1 to 123")?;
-            for instruction in instructions {
-                writer.u8(limited(
-                    id,
-                    instruction.bytes.len(),
-                    1,
-                    24,
-                    "bytes in the place of an instruction",
-                    "1 to 24",
-                )? as u8);
-                writer.bytes.extend(&instruction.bytes);
-            }
+        Change::Detour { instructions } => write_instructions(writer, id, instructions)?,
+        Change::Decided { instructions, marks, arguments } => {
+            write_instructions(writer, id, instructions)?;
+            write_marks(writer, id, marks, arguments)?;
         }
+    }
+    Ok(())
+}
+
+fn write_instructions(writer: &mut Writer, id: &str, instructions: &[DetourInstruction]) -> Result<(), RecordError> {
+    let total = instructions.iter().map(|instruction| instruction.bytes.len()).sum();
+    limited(id, total, 1, 123, "bytes in a detour", "1 to 123")?;
+    for instruction in instructions {
+        let length = instruction.bytes.len();
+        writer.u8(limited(id, length, 1, 24, "bytes in the place of an instruction", "1 to 24")? as u8);
+        writer.bytes.extend(&instruction.bytes);
+    }
+    Ok(())
+}
+
+fn write_marks(writer: &mut Writer, id: &str, marks: &[Mark], arguments: &[Argument]) -> Result<(), RecordError> {
+    writer.u8(limited(id, marks.len(), 1, 8, "decided numbers in a detour", "1 to 8")? as u8);
+    writer.u8(limited(id, arguments.len(), 0, 6, "arguments", "up to 6")? as u8);
+    writer.u16(0);
+    for mark in marks {
+        writer.bytes.extend([mark.instruction, mark.part, mark.form, mark.bits]);
+    }
+    for argument in arguments {
+        let (kind, register, offset) = match *argument {
+            Argument::Gone => (0, 0, 0),
+            Argument::Register(register) => (1, register, 0),
+            Argument::Stack(offset) => (2, 0, offset),
+        };
+        writer.bytes.extend([kind, register, 0, 0]);
+        writer.bytes.extend(offset.to_le_bytes());
+    }
+    Ok(())
+}
+
+fn write_decider(writer: &mut Writer, id: &str, decider: &Decider) -> Result<(), RecordError> {
+    let ranges = limited(id, decider.ranges.len(), 1, 256, "intervals of permitted values", "1 to 256")?;
+    let forms = limited(id, decider.forms.len(), 1, 8, "forms", "1 to 8")?;
+    writer.u32(decider.program as u32);
+    writer.u16(ranges as u16);
+    writer.bytes.extend([forms as u8, 0]);
+    for (min, max) in &decider.ranges {
+        writer.u64(*min as u64);
+        writer.u64(*max as u64);
+    }
+    for form in &decider.forms {
+        let (kind, parameters) = match *form {
+            Number::Affine { a, b } => (1, [a, b, 0, 0]),
+            Number::Quotient { a, b, c, factor } => (2, [a, b, c, factor]),
+            Number::Reciprocal { a, b } => (3, [a, b, 0, 0]),
+            Number::Power { a, b } => (4, [a, b, 0, 0]),
+            Number::Logarithm { b } => (5, [0, b, 0, 0]),
+            Number::ReciprocalLogarithm { a, b } => (6, [a, b, 0, 0]),
+        };
+        writer.u64(kind);
+        parameters.iter().for_each(|parameter| writer.u64(*parameter as u64));
     }
     Ok(())
 }
@@ -162,18 +219,19 @@ fn write_range(writer: &mut Writer, id: &str, range: &Range) -> Result<(), Recor
     Ok(())
 }
 
-fn write_operation(writer: &mut Writer, kind: u8, id: &str, entry: Option<&Entry>) -> Result<(), RecordError> {
+fn write_entry(writer: &mut Writer, entry: &Entry) -> Result<(), RecordError> {
+    let id = &entry.id;
     let name = checked_id(id)?;
-    let locations = entry.map_or(Ok(0), |e| limited(id, e.locations.len(), 1, 256, "locations", "1 to 256"))?;
-    let between = entry.map_or(Ok(0), |e| limited(id, e.between.len(), 0, 1024, "ranges", "up to 1024"))?;
-    writer.u8(kind);
+    let locations = limited(id, entry.locations.len(), 1, 256, "locations", "1 to 256")?;
+    let between = limited(id, entry.between.len(), 0, 1024, "ranges", "up to 1024")?;
+    writer.u8(if entry.decider.is_some() { OP_POLICY } else { OP_SET });
     writer.u8(name.len() as u8);
     writer.u16(locations as u16);
     writer.u16(between as u16);
     writer.u16(0);
-    writer.u64(entry.map_or(0, |e| e.value) as u64);
+    writer.u64(entry.value as u64);
     writer.bytes.extend(name);
-    let Some(entry) = entry else { return Ok(()) };
+    entry.decider.iter().try_for_each(|decider| write_decider(writer, id, decider))?;
     entry.locations.iter().try_for_each(|location| write_location(writer, id, location))?;
     entry.between.iter().try_for_each(|range| write_range(writer, id, range))
 }
@@ -193,15 +251,43 @@ fn target_bytes(target: &Target, kernel: &BuildId) -> Result<Vec<u8>, RecordErro
     Ok(bytes)
 }
 
-fn header(length: usize, flags: u32, timeout: Duration, targets: usize, operations: usize) -> Vec<u8> {
+/// An operation without locations: an unset, a drop, or files to hold.
+fn write_plain(writer: &mut Writer, kind: u8, id: &str, files: &[RawFd]) -> Result<(), RecordError> {
+    let name = checked_id(id)?;
+    let count = limited(id, files.len(), 0, 64, "files to hold", "1 to 64")?;
+    writer.u8(kind);
+    writer.u8(name.len() as u8);
+    writer.u16(count as u16);
+    writer.u16(0);
+    writer.u16(0);
+    writer.u64(0);
+    writer.bytes.extend(name);
+    files.iter().for_each(|file| writer.u32(*file as u32));
+    Ok(())
+}
+
+fn checked_owner(name: &str) -> Result<&str, RecordError> {
+    let fits = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(name) } else { Err(RecordError::Owner(name.to_owned())) }
+}
+
+fn header(
+    length: usize,
+    flags: u32,
+    timeout: Duration,
+    targets: usize,
+    operations: usize,
+    owner: &str,
+) -> Vec<u8> {
     let mut header = Writer { bytes: MAGIC.to_vec(), targets: Vec::new() };
     header.u32(PROTOCOL);
-    header.u32(length as u32);
+    header.u32((length + owner.len()) as u32);
     header.u32(flags);
     header.u32(timeout.as_millis().min(60_000) as u32);
     header.u16(targets as u16);
     header.u16(operations as u16);
-    header.u32(0);
+    header.u32(owner.len() as u32);
+    header.bytes.extend(owner.as_bytes());
     header.bytes
 }
 
@@ -210,17 +296,26 @@ fn header(length: usize, flags: u32, timeout: Duration, targets: usize, operatio
 /// # Errors
 /// If it exceeds a limit of the module.
 pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
-    let operations = transaction.entries.len() + transaction.unset.len();
+    let owner = checked_owner(&transaction.owner)?;
+    let files = usize::from(!transaction.hold.is_empty());
+    let operations =
+        transaction.entries.len() + transaction.unset.len() + usize::from(transaction.drop.is_some()) + files;
     limited("transaction", operations, 1, 256, "operations", "1 to 256")?;
     let locations = transaction.entries.iter().map(|entry| entry.locations.len()).sum();
     limited("transaction", locations, 0, 4096, "locations", "up to 4096")?;
     // The kernel comes first whether a location names it or not, so that the module compares its build id.
     let mut body = Writer { bytes: Vec::new(), targets: vec![Target::Kernel] };
     for entry in &transaction.entries {
-        write_operation(&mut body, OP_SET, &entry.id, Some(entry))?;
+        write_entry(&mut body, entry)?;
     }
     for id in &transaction.unset {
-        write_operation(&mut body, OP_UNSET, id, None)?;
+        write_plain(&mut body, OP_UNSET, id, &[])?;
+    }
+    if let Some(name) = &transaction.drop {
+        write_plain(&mut body, OP_DROP, checked_owner(name)?, &[])?;
+    }
+    if files > 0 {
+        write_plain(&mut body, OP_HOLD, "files", &transaction.hold)?;
     }
     limited("transaction", body.targets.len(), 1, 32, "targets", "1 to 32")?;
     let mut targets = Vec::new();
@@ -228,9 +323,10 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
         targets.extend(target_bytes(target, &transaction.build_id)?);
     }
     let length = HEADER_SIZE + targets.len() + body.bytes.len();
-    limited("transaction", length, 1, RECORD_MAX, "bytes in the record", "up to 1048576")?;
-    let flags = if transaction.dry_run { FLAG_DRY_RUN } else { 0 };
-    let mut record = header(length, flags, transaction.timeout, body.targets.len(), operations);
+    limited("transaction", length + owner.len(), 1, RECORD_MAX, "bytes in the record", "up to 1048576")?;
+    let flag = |wanted: bool, flag: u32| if wanted { flag } else { 0 };
+    let flags = flag(transaction.dry_run, FLAG_DRY_RUN) | flag(transaction.replace, FLAG_REPLACE);
+    let mut record = header(length, flags, transaction.timeout, body.targets.len(), operations, owner);
     record.extend(targets);
     record.extend(body.bytes);
     Ok(record)
@@ -244,16 +340,28 @@ pub fn encode_unset(ids: &[impl AsRef<str>], timeout: Duration) -> Result<Vec<u8
     limited("transaction", ids.len(), 1, 256, "operations", "1 to 256")?;
     let mut body = Writer { bytes: Vec::new(), targets: Vec::new() };
     for id in ids {
-        write_operation(&mut body, OP_UNSET, id.as_ref(), None)?;
+        write_plain(&mut body, OP_UNSET, id.as_ref(), &[])?;
     }
-    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, ids.len());
+    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, ids.len(), "");
+    record.extend(body.bytes);
+    Ok(record)
+}
+
+/// The record that unsets a policy's constants together and lets its files go.
+///
+/// # Errors
+/// If the name is malformed.
+pub fn encode_drop(name: &str, timeout: Duration) -> Result<Vec<u8>, RecordError> {
+    let mut body = Writer { bytes: Vec::new(), targets: Vec::new() };
+    write_plain(&mut body, OP_DROP, checked_owner(name)?, &[])?;
+    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, 1, "");
     record.extend(body.bytes);
     Ok(record)
 }
 
 /// The record that unsets everything.
 pub fn encode_unset_all(timeout: Duration) -> Vec<u8> {
-    header(HEADER_SIZE, FLAG_UNSET_ALL, timeout, 0, 0)
+    header(HEADER_SIZE, FLAG_UNSET_ALL, timeout, 0, 0, "")
 }
 
 #[cfg(test)]

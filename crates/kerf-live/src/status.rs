@@ -58,8 +58,29 @@ pub struct ActiveEntry {
     pub id: String,
     /// Its value, as the sender said.
     pub value: i64,
+    /// What decides it, if its value is not fixed; then `value` is the stock one.
+    pub policy: Option<ActivePolicy>,
     /// All its locations.
     pub locations: Vec<ActiveLocation>,
+}
+
+/// A policy at work, and what became of its decisions since it was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ActivePolicy {
+    /// The name under which it was loaded.
+    pub owner: String,
+    /// The kernel's id of the BPF program.
+    pub program: u32,
+    /// How often a place of the constant was passed.
+    pub hits: u64,
+    /// How often a value was decided on and used.
+    pub decided: u64,
+    /// How often it left the stock value.
+    pub kept: u64,
+    /// How often it decided on a value that is not permitted: the stock value was used.
+    pub refused: u64,
+    /// How often it could not be asked, in an NMI or inside another BPF program: the stock value was used.
+    pub missed: u64,
 }
 
 impl ActiveEntry {
@@ -102,6 +123,8 @@ pub enum Placement {
     Immediate,
     /// By a jump to a trampoline.
     Detour,
+    /// By a jump to a trampoline that asks a policy.
+    Decided,
 }
 
 /// What the module found at a location.
@@ -195,6 +218,7 @@ fn location(line: &Line) -> Result<ActiveLocation, StatusError> {
     let placement = match line.text("kind")? {
         "immediate" => Placement::Immediate,
         "detour" => Placement::Detour,
+        "decided" => Placement::Decided,
         other => return Err(line.error(format!("`{other}` is no placement"))),
     };
     let state = match line.text("state")? {
@@ -217,6 +241,18 @@ fn location(line: &Line) -> Result<ActiveLocation, StatusError> {
         stock: line.bytes("stock")?,
         want: line.bytes("want")?,
         now: line.bytes("now")?,
+    })
+}
+
+fn active_policy(line: &Line) -> Result<ActivePolicy, StatusError> {
+    Ok(ActivePolicy {
+        owner: line.tail("owner")?.to_owned(),
+        program: line.number("program")?,
+        hits: line.number("hits")?,
+        decided: line.number("decided")?,
+        kept: line.number("kept")?,
+        refused: line.number("refused")?,
+        missed: line.number("missed")?,
     })
 }
 
@@ -245,13 +281,19 @@ pub fn parse(text: &str) -> Result<Status, StatusError> {
         },
         entries: Vec::new(),
     };
+    let mut lines = lines.peekable();
     while let Some(line) = lines.next() {
         if line.word != "entry" {
             return Err(line.error(format!("`{}` instead of `entry`", line.word)));
         }
         let count: usize = line.number("locations")?;
-        let mut entry =
-            ActiveEntry { id: line.text("id")?.to_owned(), value: line.number("value")?, locations: Vec::new() };
+        let policy = lines.next_if(|line| line.word == "policy");
+        let mut entry = ActiveEntry {
+            id: line.text("id")?.to_owned(),
+            value: line.number("value")?,
+            policy: policy.map(|line| active_policy(&line)).transpose()?,
+            locations: Vec::new(),
+        };
         for _ in 0..count {
             entry.locations.push(location(&expect(&mut lines, "location")?)?);
         }

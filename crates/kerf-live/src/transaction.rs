@@ -1,5 +1,6 @@
 //! What user space asks of the module: values only, nothing here touches a kernel.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,14 @@ pub struct Transaction {
     pub timeout: Duration,
     /// Check everything, write nothing.
     pub dry_run: bool,
+    /// The policy that the entries belong to; empty for values set by hand. Up to 64 printable characters.
+    pub owner: String,
+    /// A policy that goes in the same moment, with all its constants and files.
+    pub drop: Option<String>,
+    /// Values that are set by hand give way to a policy.
+    pub replace: bool,
+    /// Open files that the module keeps open as long as the policy is loaded: links of BPF programs.
+    pub hold: Vec<RawFd>,
 }
 
 impl Transaction {
@@ -30,6 +39,10 @@ impl Transaction {
             unset: Vec::new(),
             timeout: Duration::from_secs(2),
             dry_run: false,
+            owner: String::new(),
+            drop: None,
+            replace: false,
+            hold: Vec::new(),
         }
     }
 }
@@ -39,12 +52,98 @@ impl Transaction {
 pub struct Entry {
     /// The name, printable ASCII without spaces, 1 to 160 bytes.
     pub id: String,
-    /// The value, for display only.
+    /// The value, for display only; with a policy the stock value, from which its numbers follow.
     pub value: i64,
+    /// What decides instead of a fixed value.
+    pub decider: Option<Decider>,
     /// Where text changes; 1 to 256.
     pub locations: Vec<Location>,
     /// Where no task may be when it does; up to 1024.
     pub between: Vec<Range>,
+}
+
+/// A policy: what returns decisions, and which of them are carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decider {
+    /// A loaded BPF program of type kprobe, open in the process that submits the transaction.
+    pub program: RawFd,
+    /// The permitted values, as sorted intervals with both ends included; 1 to 256.
+    pub ranges: Vec<(i64, i64)>,
+    /// How the numbers in the code follow from a value; 1 to 8.
+    pub forms: Vec<Number>,
+}
+
+/// A number as a function of the value V, which the module computes for each decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// `a·V + b`
+    Affine {
+        /// Factor.
+        a: i64,
+        /// Summand.
+        b: i64,
+    },
+    /// `factor·(⌊(V + b) / a⌋ + c)`
+    Quotient {
+        /// Divisor, at least 2.
+        a: i64,
+        /// Added before the division.
+        b: i64,
+        /// Added after it.
+        c: i64,
+        /// What the quotient is multiplied by.
+        factor: i64,
+    },
+    /// `⌊a / V⌋ + b`
+    Reciprocal {
+        /// Dividend.
+        a: i64,
+        /// Summand.
+        b: i64,
+    },
+    /// `a·2^V + b`
+    Power {
+        /// Factor.
+        a: i64,
+        /// Summand.
+        b: i64,
+    },
+    /// `⌊log2 V⌋ + b`
+    Logarithm {
+        /// Summand.
+        b: i64,
+    },
+    /// `⌊log2 ⌊a / V⌋⌋ + b`
+    ReciprocalLogarithm {
+        /// Dividend.
+        a: i64,
+        /// Summand.
+        b: i64,
+    },
+}
+
+/// A number of a detour that is decided anew each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which instruction of the detour holds it.
+    pub instruction: u8,
+    /// Which of those that stand for this instruction; 0 if it is one.
+    pub part: u8,
+    /// Which form of the [`Decider`] gives it.
+    pub form: u8,
+    /// How many bits of it count.
+    pub bits: u8,
+}
+
+/// Where an argument of the function is found at a window's start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Nowhere any more.
+    Gone,
+    /// In a register, by its hardware number: rax 0, rcx 1, rdx 2, rbx 3, rsp 4, rbp 5, rsi 6, rdi 7, r8 to r15.
+    Register(u8),
+    /// In memory, at this offset from the stack pointer.
+    Stack(i32),
 }
 
 /// The code that an offset counts in.
@@ -89,6 +188,15 @@ pub enum Change {
     Detour {
         /// One for each stock instruction of the window, in order; up to 12.
         instructions: Vec<DetourInstruction>,
+    },
+    /// A detour whose marked numbers a policy decides. The instructions hold the stock numbers.
+    Decided {
+        /// As for [`Change::Detour`].
+        instructions: Vec<DetourInstruction>,
+        /// The numbers; 1 to 8.
+        marks: Vec<Mark>,
+        /// Where the function's first arguments are, for policies that read them; up to 6.
+        arguments: Vec<Argument>,
     },
 }
 

@@ -3,6 +3,7 @@
 use kerf_const::ConstError;
 use kerf_lab::LabError;
 use kerf_live::LiveError;
+use kerf_live::policy::PolicyError;
 
 /// What the process tells its caller.
 ///
@@ -27,6 +28,8 @@ pub enum ExitCode {
     Source = 15,
     /// A kernel image cannot be read.
     Image = 16,
+    /// A policy does not compile, is refused by the kernel's verifier, or reads what is not there.
+    Policy = 17,
     /// Root is needed.
     NotPermitted = 20,
     /// The kernel module is not loaded, or could not be built or loaded.
@@ -81,7 +84,8 @@ impl ExitCode {
         let lab = || cause.downcast_ref::<LabError>().map(Self::of_lab);
         let constant = || cause.downcast_ref::<ConstError>().map(Self::of_const);
         let live = || cause.downcast_ref::<LiveError>().map(Self::of_live);
-        lab().or_else(constant).or_else(live)
+        let policy = || cause.downcast_ref::<PolicyError>().map(|_| ExitCode::Policy);
+        lab().or_else(constant).or_else(live).or_else(policy)
     }
 
     fn of_const(error: &ConstError) -> Self {
@@ -92,6 +96,7 @@ impl ExitCode {
             | ConstError::NoSuchLine { .. }
             | ConstError::NoSuchValue { .. } => ExitCode::NotFound,
             ConstError::OutsideDomain { .. } => ExitCode::OutsideDomain,
+            ConstError::NoArgument { .. } => ExitCode::Policy,
             ConstError::NotSettable { .. } => ExitCode::NotSettable,
             ConstError::NoEntry { .. } => ExitCode::NoEntry,
             ConstError::Table { .. } | ConstError::Damaged { .. } => ExitCode::Table,

@@ -4,6 +4,7 @@ mod commands;
 mod exit;
 mod print;
 mod running;
+mod running_text;
 
 use clap::Parser;
 use std::process;

@@ -3,7 +3,7 @@
 use iced_x86::{Decoder, DecoderOptions};
 use kerf_live::{Change, DetourInstruction};
 
-use super::{Number, encode};
+use super::{Decision, Number, encode};
 use crate::entry::{SlotName, Span};
 
 /// The most bytes of a window that the module takes.
@@ -36,12 +36,13 @@ impl Detour<'_> {
     }
 
     /// The instructions that run instead, or why there can be none.
-    pub fn change(&self, numbers: &[Number]) -> Result<Change, String> {
+    pub fn change(&self, numbers: &[Number], decision: Option<&Decision>) -> Result<Change, String> {
         if self.bytes.len() > MOST_BYTES {
             return Err(format!("{} of {} bytes is too long for a detour", self.place(), self.bytes.len()));
         }
         let mut instructions = Vec::new();
         let mut changed = 0;
+        let mut marks = Vec::new();
         for insn in Decoder::with_ip(64, &self.bytes, self.start, DecoderOptions::NONE) {
             let at = (insn.ip() - self.start) as usize;
             let bytes = self.bytes.get(at..at + insn.len()).filter(|_| !insn.is_invalid());
@@ -54,13 +55,19 @@ impl Detour<'_> {
             let new = encode::moved(&insn, bytes, &wanted, &scratch.unwrap_or_default())
                 .map_err(|why| format!("{}+{:#x}: {why}", self.span.function, insn.ip()))?;
             changed += usize::from(!wanted.is_empty());
+            if let Some(decision) = decision {
+                let own = numbers.iter().filter(|n| n.iv.offset == insn.ip());
+                let marked = own.map(|n| decision.mark(n.iv, instructions.len(), &new));
+                marks.extend(marked.collect::<Result<Vec<_>, _>>()?);
+            }
             instructions.push(DetourInstruction { bytes: new });
         }
         if instructions.len() > MOST_INSTRUCTIONS || changed > MOST_CHANGED {
             let count = instructions.len();
             return Err(format!("{} has {count} instructions, {changed} changed: too many for a detour", self.place()));
         }
-        Ok(Change::Detour { instructions })
+        let Some(decision) = decision else { return Ok(Change::Detour { instructions }) };
+        Ok(Change::Decided { instructions, marks, arguments: decision.arguments(self.span, self.start)? })
     }
 
     fn place(&self) -> String {

@@ -88,7 +88,7 @@ impl Opened {
 }
 
 /// Kernels of the lab's cache that have their source, newest last.
-fn cached_kernels() -> Vec<Kernel> {
+pub fn cached_kernels() -> Vec<Kernel> {
     let Ok(cache) = Cache::open_default() else { return Vec::new() };
     let releases = cache.releases();
     let kernels = releases.iter().filter_map(|release| Kernel::cached(&cache, release).ok());

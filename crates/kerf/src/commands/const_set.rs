@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use kerf_const::ConstError;
-use kerf_const::apply::{self, Choice, ModuleText, Running, Setting};
+use kerf_const::apply::{self, Choice, Setting};
 use kerf_const::entry::{Entry, Interval};
 use kerf_const::table::Table;
-use kerf_image::Image;
-use kerf_live::{BuildId, Change, Live, LiveError, Status, Transaction};
+use kerf_live::{Change, Live, LiveError, Status, Transaction};
 
 use super::const_words::{TableArgs, find_running, parse_value};
+use crate::running_text::with_running;
 use crate::{print, running};
 
 pub const EXAMPLES: &str = "\
@@ -194,22 +194,8 @@ impl Wish {
     }
 
     fn live(&self, choice: Choice, status: &Status) -> anyhow::Result<kerf_live::Entry> {
-        let entry = &self.entry;
-        if entry.image.text == 0 {
-            let why = "it does not say where its image was linked".into();
-            return Err(ConstError::Damaged { id: entry.label().into(), why }.into());
-        }
-        let slide = status.text_base.wrapping_sub(entry.image.text);
-        let Some(name) = entry.image.module.as_deref().filter(|name| running::module_text(name).is_some()) else {
-            return Ok(apply::live_entry(entry, self.setting, choice, &Running { slide, module: None })?);
-        };
-        let image = Image::running().map_err(ConstError::from)?;
-        let base = running::module_text(name).unwrap_or(0);
-        let read = |offset: u64, len: usize| image.bytes(base.checked_add(offset)?, len).map(|b| b.into_owned());
-        let build_id: Option<BuildId> = running::module_build_id(name).and_then(|id| id.parse().ok());
-        let build_id = build_id.with_context(|| format!("find the build id of the loaded module {name}"))?;
-        let running = Running { slide, module: Some(ModuleText { build_id, read: &read }) };
-        Ok(apply::live_entry(entry, self.setting, choice, &running)?)
+        let make = |running: &apply::Running| apply::live_entry(&self.entry, self.setting, choice, running);
+        with_running(&self.entry, status, make)
     }
 }
 

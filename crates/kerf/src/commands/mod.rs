@@ -13,6 +13,11 @@ mod doctor;
 pub mod init;
 mod lab;
 mod module;
+mod policy_check;
+mod policy_load;
+mod policy_new;
+mod policy_unload;
+mod policy_words;
 mod status;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +36,9 @@ enum Command {
     /// Constants compiled into the kernel: find, prove and set them.
     #[command(subcommand)]
     Const(const_words::ConstCommand),
+    /// Policies: BPF programs that decide on constants, thread by thread and call by call.
+    #[command(subcommand)]
+    Policy(policy_words::PolicyCommand),
     /// What is set in the running kernel, and whether it is in force everywhere.
     Status(status::StatusArgs),
     /// What this machine can do, and how to mend what is missing.
@@ -51,6 +59,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<u8> {
         match self.command {
             Command::Const(command) => command.run(),
+            Command::Policy(command) => command.run(),
             Command::Status(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Module(command) => command.run(),

@@ -1,0 +1,158 @@
+//! Constants whose value a policy decides: the same detours, with marks where the decided numbers go.
+
+use std::collections::BTreeSet;
+
+use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
+use kerf_live::{Argument, Decider, Mark, Number};
+
+use super::{Choice, Job, Running, Setting, assemble, check, derived, outside, target};
+use crate::entry::{Entry, Iv, Place, SlotName, Span};
+use crate::error::ConstError;
+use crate::form::Form;
+use crate::liveness::GENERAL;
+
+/// What a policy is allowed and what it wants to see.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The forms of the constant's numbers, in the order in which the module gets them.
+    forms: Vec<Form>,
+    /// The parameters of the function that the policy reads, from 0.
+    parameters: BTreeSet<usize>,
+}
+
+/// What the module is asked for a constant that the BPF program `program` decides.
+///
+/// `limits` narrow the certified domain. `parameters` are those of the function that the program reads.
+///
+/// # Errors
+/// As [`super::live_entry`]; [`ConstError::NoArgument`] when a parameter is not there any more at a place of the constant.
+pub fn decided_entry(
+    entry: &Entry,
+    program: std::os::fd::RawFd,
+    limits: (Option<i128>, Option<i128>),
+    parameters: &BTreeSet<usize>,
+    running: &Running,
+) -> Result<kerf_live::Entry, ConstError> {
+    let setting = Setting::Value(entry.value);
+    check(entry, setting)?;
+    let decision = Decision { forms: derived(entry), parameters: parameters.clone() };
+    decision.check_parameters(entry)?;
+    let target = target(entry, running)?;
+    let job = Job { entry, setting, choice: Choice::Detour, running, target: &target, decision: Some(&decision) };
+    let mut live = assemble(&job)?;
+    let forms = decision.forms.iter().map(|form| number(form).ok_or_else(|| too_wide(entry, form)));
+    let forms = forms.collect::<Result<_, _>>()?;
+    live.decider = Some(Decider { program, ranges: ranges(entry, limits)?, forms });
+    Ok(live)
+}
+
+fn too_wide(entry: &Entry, form: &Form) -> ConstError {
+    outside(entry, entry.value, format!("{form} has parameters of more than 64 bits, which no policy can decide"))
+}
+
+/// The certified values within the limits, those in reach of a decision: 63 bits.
+fn ranges(entry: &Entry, (min, max): (Option<i128>, Option<i128>)) -> Result<Vec<(i64, i64)>, ConstError> {
+    const REACH: i128 = i64::MAX as i128 >> 1;
+    let low = min.unwrap_or(-REACH).max(-REACH);
+    let high = max.unwrap_or(REACH).min(REACH);
+    let mut parts: Vec<(i64, i64)> = Vec::new();
+    let mut domain = entry.domain.clone();
+    domain.sort_by_key(|interval| interval.min);
+    for interval in domain {
+        let (from, to) = (interval.min.max(low), interval.max.min(high));
+        if from > to {
+            continue;
+        }
+        match parts.last_mut().filter(|(_, end)| from <= i128::from(*end) + 1) {
+            Some((_, end)) => *end = (*end).max(to as i64),
+            None => parts.push((from as i64, to as i64)),
+        }
+    }
+    if parts.is_empty() {
+        let domain = super::domain_text(entry);
+        let why = format!("no certified value lies from {low} to {high}; certified are {domain}");
+        return Err(outside(entry, entry.value, why));
+    }
+    Ok(parts)
+}
+
+fn number(form: &Form) -> Option<Number> {
+    let narrow = |n: i128| i64::try_from(n).ok();
+    Some(match *form {
+        Form::Affine { a, b } => Number::Affine { a: narrow(a)?, b: narrow(b)? },
+        Form::Quotient { factor, a, b, c } => {
+            Number::Quotient { a: narrow(a)?, b: narrow(b)?, c: narrow(c)?, factor: narrow(factor)? }
+        }
+        Form::Reciprocal { a, b } => Number::Reciprocal { a: narrow(a)?, b: narrow(b)? },
+        Form::Power { a, b } => Number::Power { a: narrow(a)?, b: narrow(b)? },
+        Form::Logarithm { b } => Number::Logarithm { b: narrow(b)? },
+        Form::ReciprocalLogarithm { a, b } => Number::ReciprocalLogarithm { a: narrow(a)?, b: narrow(b)? },
+    })
+}
+
+impl Decision {
+    /// The mark of a number, given the instructions that stand for the deployed one.
+    pub(super) fn mark(&self, iv: &Iv, instruction: usize, code: &[u8]) -> Result<Mark, String> {
+        let form = self.forms.iter().position(|form| *form == iv.form).ok_or("its form is not among the constant's")?;
+        let part = part(iv.slot, code).ok_or("no instruction in its place holds the number")?;
+        Ok(Mark { instruction: instruction as u8, part, form: form as u8, bits: iv.bits as u8 })
+    }
+
+    /// Where the first parameters are at the window of a span.
+    pub(super) fn arguments(&self, span: &Span, window: u64) -> Result<Vec<Argument>, String> {
+        debug_assert!(window <= span.start);
+        let Some(last) = self.parameters.last() else { return Ok(Vec::new()) };
+        let place = |n: usize| span.parameters.get(n).map(|p| &p.place);
+        Ok((0..=*last)
+            .map(|n| match place(n) {
+                Some(Place::Register(name)) => register(name).map_or(Argument::Gone, Argument::Register),
+                Some(Place::Stack(offset)) => Argument::Stack(*offset),
+                Some(Place::Gone) | None => Argument::Gone,
+            })
+            .collect())
+    }
+
+    /// Refuses a policy that reads what is not there.
+    fn check_parameters(&self, entry: &Entry) -> Result<(), ConstError> {
+        for span in &entry.spans {
+            for index in &self.parameters {
+                let parameter = span.parameters.get(*index);
+                if parameter.is_some_and(|p| p.place != Place::Gone) {
+                    continue;
+                }
+                let what = match parameter {
+                    Some(p) => format!("`{} {}`", p.type_name, p.name),
+                    None => format!("the function's argument {}", index + 1),
+                };
+                let there = span.parameters.iter().enumerate().filter(|(_, p)| p.place != Place::Gone);
+                let there: Vec<String> = there.map(|(n, p)| format!("PT_REGS_PARM{} is `{}`", n + 1, p.name)).collect();
+                let there = if there.is_empty() { "no argument is".to_string() } else { there.join(", ") };
+                return Err(ConstError::NoArgument {
+                    id: entry.label().into(),
+                    why: format!("{what} is not held anywhere at {}+{:#x}; there, {there}", span.function, span.start),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn register(name: &str) -> Option<u8> {
+    GENERAL.iter().find(|r| format!("{r:?}").eq_ignore_ascii_case(name)).map(|r| r.number() as u8)
+}
+
+/// Which of the instructions in the place of one holds a number.
+fn part(slot: SlotName, code: &[u8]) -> Option<u8> {
+    let instructions: Vec<_> = Decoder::new(64, code, DecoderOptions::NONE).into_iter().collect();
+    if instructions.len() == 1 {
+        return Some(0);
+    }
+    let holds = |n: &iced_x86::Instruction| {
+        let constant = (0..n.op_count()).any(|op| n.op_kind(op) != OpKind::Register && n.op_kind(op) != OpKind::Memory);
+        match slot {
+            SlotName::Factor => constant && matches!(n.mnemonic(), Mnemonic::Imul | Mnemonic::Mov),
+            _ => constant && n.mnemonic() == Mnemonic::Add && n.code() != Code::INVALID,
+        }
+    };
+    instructions.iter().position(holds).map(|n| n as u8)
+}

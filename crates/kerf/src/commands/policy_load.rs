@@ -1,0 +1,176 @@
+//! `kerf policy load`: lets a policy decide.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use kerf_const::ConstError;
+use kerf_const::apply;
+use kerf_const::entry::Entry;
+use kerf_live::policy::{self, Loaded, Object};
+use kerf_live::{Live, LiveError, Status, Transaction};
+use serde_json::json;
+
+use super::const_words::{TableArgs, find_running, parse_value};
+use super::policy_words::{TypesArgs, compiled, name_of, parameters};
+use crate::running_text::with_running;
+use crate::{print, running};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  kerf policy load plug.bpf.c
+  kerf policy load plug.bpf.o --limit BLK_MAX_REQUEST_COUNT=1..64
+  kerf policy load faster.bpf.c --replace plug
+
+All constants of the file are decided from the same moment on, or none is. Programs beside (kprobes, tracepoints, fentry)
+run as long as the policy is loaded. A decision outside the certified values or the limits is not carried out.";
+
+/// What to load, and how.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// A policy: C source, or an object.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The name for `kerf policy unload` [default: the file's].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// A policy that goes in the same moment. Values that were set by hand give way too.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    replace: Option<String>,
+    /// Values that the policy may decide on, both ends included; one end may be left out.
+    #[arg(long, value_name = "ID=MIN..MAX", value_parser = limit)]
+    limit: Vec<Limit>,
+    /// Check everything and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Seconds to wait for tasks to leave the code.
+    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
+    timeout: u64,
+    #[command(flatten)]
+    types: TypesArgs,
+    #[command(flatten)]
+    table: TableArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The user's own limits of a constant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Limit {
+    id: String,
+    min: Option<i128>,
+    max: Option<i128>,
+}
+
+fn limit(text: &str) -> Result<Limit, String> {
+    let (id, range) = text.split_once('=').ok_or("give ID=MIN..MAX")?;
+    let (min, max) = range.split_once("..").ok_or("give MIN..MAX; one end may be left out")?;
+    let end = |text: &str| match text {
+        "" => Ok(None),
+        text => parse_value(text).map(Some).map_err(|error| error.to_string()),
+    };
+    let (min, max) = (end(min)?, end(max)?);
+    match (min, max) {
+        (Some(low), Some(high)) if low > high => Err(format!("{low} is more than {high}")),
+        _ => Ok(Limit { id: id.to_owned(), min, max }),
+    }
+}
+
+impl LoadArgs {
+    /// Does it.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let shown = self.file.display().to_string();
+        self.execute().with_context(|| format!("load {shown}"))
+    }
+
+    fn execute(&self) -> anyhow::Result<u8> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(LiveError::NotPermitted.into());
+        }
+        let compiled = compiled(&self.file, &self.types, None)?;
+        let object = &compiled.object;
+        let entries = self.entries(object)?;
+        let mut live = Live::open()?;
+        let status = live.status()?;
+        let loaded = policy::load(object)?;
+        let transaction = self.transaction(object, &entries, &loaded, &status)?;
+        let outcome = live.set(&transaction)?;
+        let name = &transaction.owner;
+        if self.json {
+            let ids: Vec<&str> = entries.iter().map(Entry::label).collect();
+            let stop = outcome.stop.as_nanos() as u64;
+            print::json(&json!({
+                "policy": name, "dry_run": self.dry_run, "constants": ids, "replaced": transaction.drop,
+                "beside": object.beside.len(), "attempts": outcome.attempts, "stop_ns": stop,
+            }))?;
+        } else {
+            let dry = if self.dry_run { " (dry run: nothing was changed)" } else { "" };
+            for entry in &transaction.entries {
+                print::text(&format!("{}: decided by {name}, {} places{dry}", entry.id, entry.locations.len()))?;
+            }
+        }
+        Ok(0)
+    }
+
+    /// The entries of the running kernel, one for each program that decides.
+    fn entries(&self, object: &Object) -> anyhow::Result<Vec<Entry>> {
+        let table = self.table.open()?;
+        let build = running::build_id()?;
+        let entries: Vec<Entry> =
+            object.tunes.iter().map(|tune| find_running(&table, &build, &tune.id)).collect::<anyhow::Result<_>>()?;
+        for limit in &self.limit {
+            let known = |e: &Entry| e.id == limit.id || e.label() == limit.id;
+            if !entries.iter().any(known) {
+                let why = "this policy does not decide it".into();
+                return Err(ConstError::BadQuery { query: limit.id.clone(), why }.into());
+            }
+        }
+        Ok(entries)
+    }
+
+    fn limits(&self, entry: &Entry) -> (Option<i128>, Option<i128>) {
+        let own = self.limit.iter().filter(|l| l.id == entry.id || l.id == entry.label());
+        own.fold((None, None), |(min, max), l| (l.min.or(min), l.max.or(max)))
+    }
+
+    fn transaction(
+        &self,
+        object: &Object,
+        entries: &[Entry],
+        loaded: &Loaded,
+        status: &Status,
+    ) -> anyhow::Result<Transaction> {
+        let mut transaction = Transaction::new(status.build_id.clone());
+        transaction.owner = self.name.clone().unwrap_or_else(|| name_of(&self.file));
+        transaction.timeout = Duration::from_secs(self.timeout);
+        transaction.dry_run = self.dry_run;
+        transaction.replace = self.replace.is_some();
+        transaction.drop = self.replace.clone().filter(|name| !name.is_empty());
+        transaction.hold = loaded.files().to_vec();
+        for (tune, entry) in object.tunes.iter().zip(entries) {
+            let program = loaded.program(&tune.program)?;
+            let (limits, reads) = (self.limits(entry), parameters(tune));
+            let make = |running: &apply::Running| apply::decided_entry(entry, program, limits, &reads, running);
+            transaction.entries.push(with_running(entry, status, make)?);
+        }
+        Ok(transaction)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read() {
+        let of = |min, max| Limit { id: "A".into(), min, max };
+        assert_eq!(limit("A=1..64").unwrap(), of(Some(1), Some(64)));
+        assert_eq!(limit("A=..0x10").unwrap(), of(None, Some(16)));
+        assert_eq!(limit("A=1K..").unwrap(), of(Some(1024), None));
+        for bad in ["A", "A=5", "A=9..1", "A=x..2"] {
+            assert!(limit(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -14,6 +14,7 @@ const CLASS_JMP: u8 = 0x05;
 const CLASS_JMP32: u8 = 0x06;
 const CLASS_ALU64: u8 = 0x07;
 const MOV64_REGISTER: u8 = 0xbf;
+const MOV64_NUMBER: u8 = 0xb7;
 const LOAD_64_IMMEDIATE: u8 = 0x18;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
@@ -108,6 +109,7 @@ fn step(code: &[u8], at: usize, mut state: State, found: &mut BTreeSet<usize>) -
         },
         (CLASS_ST, _) => {}
         (CLASS_ALU64, MOV64_REGISTER) => state.registers[insn.to] = context(insn.from),
+        (CLASS_ALU64, MOV64_NUMBER) => state.registers[insn.to] = false,
         // An address inside the context: what is read through it is not followed.
         (CLASS_ALU64, _) if context(insn.to) => return None,
         _ => state.registers[insn.to] = false,
@@ -147,7 +149,7 @@ mod tests {
         // The first call still has the context in r1.
         assert_eq!(parameters_read(&code), None);
         let mut cleared = code.clone();
-        cleared.splice(16..16, insn(0xb7, 1, 0, 0, 0));
+        cleared.splice(16..16, insn(MOV64_NUMBER, 1, 0, 0, 0));
         assert_eq!(parameters_read(&cleared), Some(BTreeSet::from([1])));
     }
 

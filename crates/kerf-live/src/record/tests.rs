@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::DetourInstruction;
 
 fn kernel() -> BuildId {
     "764949bbe8b7a9241512fbf3b0d66d0ba34686a8".parse().unwrap()
@@ -19,6 +18,7 @@ fn plug_limit() -> Transaction {
     transaction.entries.push(Entry {
         id: "block/blk.h:L312:32:0".into(),
         value: 4,
+        decider: None,
         locations: vec![
             immediate(0x650928, &[0x83, 0xe0, 0xe0], 2, &[0xfc]),
             immediate(0x65092b, &[0x83, 0xc0, 0x40], 2, &[8]),
@@ -54,16 +54,55 @@ fn decode_location(reader: &mut Reader, targets: &[(String, BuildId)]) -> Locati
     let expected = reader.take(window).to_vec();
     let change = match kind {
         1 => Change::Immediate { field_offset: a, bytes: reader.take(b).to_vec() },
-        2 => {
+        2 | 3 => {
             let mut one = || {
                 let n = reader.number(1) as usize;
                 DetourInstruction { bytes: reader.take(n).to_vec() }
             };
-            Change::Detour { instructions: (0..b).map(|_| one()).collect() }
+            let instructions = (0..b).map(|_| one()).collect();
+            if kind == 2 { Change::Detour { instructions } } else { decode_marks(reader, instructions) }
         }
         _ => panic!("kind {kind}"),
     };
     Location { target, image_offset, expected, change }
+}
+
+fn decode_marks(reader: &mut Reader, instructions: Vec<DetourInstruction>) -> Change {
+    let (marks, arguments) = (reader.number(1), reader.number(1));
+    assert_eq!(reader.number(2), 0);
+    let mark = |reader: &mut Reader| {
+        let [instruction, part, form, bits] = reader.take(4).try_into().unwrap();
+        Mark { instruction, part, form, bits }
+    };
+    let marks = (0..marks).map(|_| mark(reader)).collect();
+    let argument = |reader: &mut Reader| {
+        let (kind, register) = (reader.number(1), reader.number(1) as u8);
+        assert_eq!(reader.number(2), 0);
+        let offset = reader.number(4) as i32;
+        [Argument::Gone, Argument::Register(register), Argument::Stack(offset)][kind as usize]
+    };
+    let arguments = (0..arguments).map(|_| argument(reader)).collect();
+    Change::Decided { instructions, marks, arguments }
+}
+
+fn decode_decider(reader: &mut Reader) -> Decider {
+    let (program, ranges, forms) = (reader.number(4) as i32, reader.number(2), reader.number(1));
+    assert_eq!(reader.number(1), 0);
+    let ranges = (0..ranges).map(|_| (reader.number(8) as i64, reader.number(8) as i64)).collect();
+    let form = |reader: &mut Reader| {
+        let kind = reader.number(8);
+        let [a, b, c, factor] = [(); 4].map(|()| reader.number(8) as i64);
+        match kind {
+            1 => Number::Affine { a, b },
+            2 => Number::Quotient { a, b, c, factor },
+            3 => Number::Reciprocal { a, b },
+            4 => Number::Power { a, b },
+            5 => Number::Logarithm { b },
+            6 => Number::ReciprocalLogarithm { a, b },
+            _ => panic!("form {kind}"),
+        }
+    };
+    Decider { program, ranges, forms: (0..forms).map(|_| form(reader)).collect() }
 }
 
 fn decode_target(reader: &mut Reader, targets: &[(String, BuildId)]) -> Target {
@@ -78,7 +117,8 @@ fn decode(record: &[u8]) -> Transaction {
     assert_eq!(reader.number(4) as usize, record.len());
     let (flags, timeout, targets, operations) =
         (reader.number(4), reader.number(4), reader.number(2), reader.number(2));
-    assert_eq!(reader.number(4), 0);
+    let owner = reader.number(4) as usize;
+    let owner = reader.text(owner);
     let targets: Vec<(String, BuildId)> = (0..targets)
         .map(|_| {
             let (name, id) = (reader.number(1) as usize, reader.number(1) as usize);
@@ -88,17 +128,26 @@ fn decode(record: &[u8]) -> Transaction {
         .collect();
     let mut transaction = Transaction::new(targets[0].1.clone());
     transaction.timeout = Duration::from_millis(timeout);
-    transaction.dry_run = flags == 1;
+    transaction.dry_run = flags & 1 != 0;
+    transaction.replace = flags & 4 != 0;
+    transaction.owner = owner;
     for _ in 0..operations {
         let (kind, id_len, locations, between) =
             (reader.number(1), reader.number(1) as usize, reader.number(2), reader.number(2));
         assert_eq!(reader.number(2), 0);
         let value = reader.number(8) as i64;
         let id = reader.text(id_len);
-        if kind == 2 {
-            transaction.unset.push(id);
+        match kind {
+            2 => transaction.unset.push(id.clone()),
+            4 => transaction.drop = Some(id.clone()),
+            5 => transaction.hold = (0..locations).map(|_| reader.number(4) as i32).collect(),
+            _ => {}
+        }
+        if !matches!(kind, 1 | 3) {
+            assert!(kind == 5 || locations == 0);
             continue;
         }
+        let decider = (kind == 3).then(|| decode_decider(&mut reader));
         let locations = (0..locations).map(|_| decode_location(&mut reader, &targets)).collect();
         let range = |reader: &mut Reader| {
             let target = decode_target(reader, &targets);
@@ -106,7 +155,7 @@ fn decode(record: &[u8]) -> Transaction {
             Range { target, start: reader.number(8), end: reader.number(8) }
         };
         let between = (0..between).map(|_| range(&mut reader)).collect();
-        transaction.entries.push(Entry { id, value, locations, between });
+        transaction.entries.push(Entry { id, value, decider, locations, between });
     }
     assert!(reader.0.is_empty());
     transaction
@@ -165,7 +214,39 @@ fn change(window: usize) -> BoxedStrategy<Change> {
     let instruction = proptest::collection::vec(any::<u8>(), 1..=10).prop_map(|bytes| DetourInstruction { bytes });
     let detour =
         proptest::collection::vec(instruction, 1..=12).prop_map(|instructions| Change::Detour { instructions });
-    prop_oneof![immediate, detour].boxed()
+    prop_oneof![immediate, detour, decided()].boxed()
+}
+
+fn decided() -> impl Strategy<Value = Change> {
+    let instruction = proptest::collection::vec(any::<u8>(), 1..=10).prop_map(|bytes| DetourInstruction { bytes });
+    let mark = (any::<u8>(), any::<u8>(), any::<u8>(), 1u8..=64)
+        .prop_map(|(instruction, part, form, bits)| Mark { instruction, part, form, bits });
+    let argument = prop_oneof![
+        Just(Argument::Gone),
+        (0u8..16).prop_map(Argument::Register),
+        any::<i32>().prop_map(Argument::Stack)
+    ];
+    (
+        proptest::collection::vec(instruction, 1..=12),
+        proptest::collection::vec(mark, 1..=8),
+        proptest::collection::vec(argument, 0..=6),
+    )
+        .prop_map(|(instructions, marks, arguments)| Change::Decided { instructions, marks, arguments })
+}
+
+fn decider() -> impl Strategy<Value = Decider> {
+    let n = any::<i64>;
+    let form = prop_oneof![
+        (n(), n()).prop_map(|(a, b)| Number::Affine { a, b }),
+        (n(), n(), n(), n()).prop_map(|(a, b, c, factor)| Number::Quotient { a, b, c, factor }),
+        (n(), n()).prop_map(|(a, b)| Number::Reciprocal { a, b }),
+        (n(), n()).prop_map(|(a, b)| Number::Power { a, b }),
+        n().prop_map(|b| Number::Logarithm { b }),
+        (n(), n()).prop_map(|(a, b)| Number::ReciprocalLogarithm { a, b }),
+    ];
+    let ranges = proptest::collection::vec((n(), n()), 1..4);
+    (0i32..99, ranges, proptest::collection::vec(form, 1..=8))
+        .prop_map(|(program, ranges, forms)| Decider { program, ranges, forms })
 }
 
 fn location() -> impl Strategy<Value = Location> {
@@ -182,19 +263,23 @@ fn entry() -> impl Strategy<Value = Entry> {
         end: start + len,
     });
     let locations = proptest::collection::vec(location(), 1..4);
-    ("[!-~]{1,160}", any::<i64>(), locations, proptest::collection::vec(range, 0..3))
-        .prop_map(|(id, value, locations, between)| Entry { id, value, locations, between })
+    let decider = proptest::option::of(decider());
+    ("[!-~]{1,160}", any::<i64>(), decider, locations, proptest::collection::vec(range, 0..3))
+        .prop_map(|(id, value, decider, locations, between)| Entry { id, value, decider, locations, between })
 }
 
 proptest! {
     #[test]
     fn reads_back_as_written(entries in proptest::collection::vec(entry(), 1..4), unset in proptest::collection::vec("[!-~]{1,9}", 0..3),
-                             timeout in 0u64..60_000, dry_run: bool) {
+                             timeout in 0u64..60_000, dry_run: bool, replace: bool, owner in "[!-~]{0,64}",
+                             drop in proptest::option::of("[!-~]{1,64}"), hold in proptest::collection::vec(0i32..999, 0..5)) {
         let mut transaction = Transaction::new(kernel());
         transaction.entries = entries;
         transaction.unset = unset;
         transaction.timeout = Duration::from_millis(timeout);
         transaction.dry_run = dry_run;
+        (transaction.replace, transaction.owner) = (replace, owner);
+        (transaction.drop, transaction.hold) = (drop, hold);
         prop_assert_eq!(decode(&encode(&transaction).unwrap()), transaction);
     }
 }

@@ -37,7 +37,7 @@ pub use cache::{Cache, CacheLock};
 pub use error::LabError;
 pub use initramfs::{FileSpec, Initramfs};
 pub use kernel::Kernel;
-pub use machine::{Machine, Outcome, Sink};
+pub use machine::{Machine, Outcome, Plugin, Sink};
 pub use packages::{kernel, update};
 pub use progress::{Progress, Quiet};
 pub use source::source;

@@ -48,6 +48,15 @@ pub struct Outcome {
     pub duration: Duration,
 }
 
+/// A plugin of QEMU's translator, which sees every instruction that is executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plugin {
+    /// The shared library.
+    pub file: PathBuf,
+    /// What it is told, as `name=value`.
+    pub arguments: Vec<String>,
+}
+
 /// A machine to run commands in. Make one with [`Machine::new`] and change what should differ.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -79,6 +88,8 @@ pub struct Machine {
     pub allow_warnings: bool,
     /// KVM or TCG; by default KVM when it can boot this kernel here.
     pub accelerator: Option<Accelerator>,
+    /// A plugin; such a machine runs on TCG.
+    pub plugin: Option<Plugin>,
     /// More arguments for QEMU.
     pub qemu_args: Vec<OsString>,
 }
@@ -101,6 +112,7 @@ impl Machine {
             silence: Duration::from_secs(30),
             allow_warnings: false,
             accelerator: None,
+            plugin: None,
             qemu_args: Vec::new(),
         }
     }
@@ -157,12 +169,16 @@ impl Machine {
         supervise::run(self, accelerator, &layout, sink)
     }
 
-    /// What this machine runs on: the setting, else the best that works here.
+    /// What this machine runs on: the setting, else the best that works here and can do what it should.
     ///
     /// # Errors
     /// When the memory of earlier probes cannot be written.
     pub fn accelerator(&self) -> Result<Accelerator, LabError> {
-        self.accelerator.map_or_else(|| accel::choose(self), Ok)
+        match (self.accelerator, &self.plugin) {
+            (Some(accelerator), _) => Ok(accelerator),
+            (None, Some(_)) => Ok(Accelerator::Tcg),
+            (None, None) => accel::choose(self),
+        }
     }
 
     fn check(&self, command: &[String]) -> Result<(), LabError> {
@@ -178,6 +194,14 @@ impl Machine {
         }
         if self.memory_mib / self.numa_nodes < 64 {
             return bad("every NUMA node needs at least 64 MiB of memory");
+        }
+        if let Some(plugin) = &self.plugin {
+            if self.accelerator == Some(Accelerator::Kvm) {
+                return bad("a plugin sees only what QEMU translates: leave the accelerator open, or make it tcg");
+            }
+            if !plugin.file.is_file() {
+                return bad(&format!("the plugin {} is not there: build it first", plugin.file.display()));
+            }
         }
         Ok(())
     }
@@ -236,6 +260,32 @@ impl Sink for Collected {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plugin_needs_its_file_and_emulation() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let kernel = Kernel {
+            release: "1-test".into(),
+            version: String::new(),
+            vmlinuz: "/boot/vmlinuz-1-test".into(),
+            config: None,
+            modules_dir: None,
+            headers: None,
+            source: None,
+            root: "/".into(),
+        };
+        let mut machine = Machine::new(&cache, kernel, "/bin/kerf");
+        let file = dir.path().join("p.so");
+        machine.plugin = Some(Plugin { file: file.clone(), arguments: Vec::new() });
+        assert_eq!(machine.accelerator().unwrap(), Accelerator::Tcg);
+        let refused = |machine: &Machine| machine.check(&["true".into()]).unwrap_err().to_string();
+        assert!(refused(&machine).contains("p.so is not there"), "{}", refused(&machine));
+        std::fs::write(&file, "").unwrap();
+        assert!(machine.check(&["true".into()]).is_ok());
+        machine.accelerator = Some(Accelerator::Kvm);
+        assert!(refused(&machine).contains("make it tcg"), "{}", refused(&machine));
+    }
 
     #[test]
     fn only_breakpoints_that_are_gone_count_as_stale() {

@@ -189,6 +189,11 @@ fn arguments(machine: &Machine, accelerator: Accelerator, layout: &Layout) -> Ve
         add(&["-drive", &format!("if=none,id=disk,format=raw,cache=unsafe,file={}", escape(disk))]);
         add(&["-device", "virtio-blk-pci,drive=disk"]);
     }
+    if let Some(plugin) = &machine.plugin {
+        let options = plugin.arguments.iter().map(|argument| format!(",{}", argument.replace(',', ",,")));
+        args.push("-plugin".into());
+        args.push((escape(&plugin.file) + &options.collect::<String>()).into());
+    }
     args.push("-kernel".into());
     args.push(machine.kernel.vmlinuz.clone().into());
     args.push("-initrd".into());
@@ -251,6 +256,7 @@ mod tests {
     use super::*;
     use crate::cache::Cache;
     use crate::kernel::Kernel;
+    use crate::machine::Plugin;
     use proptest::prelude::*;
 
     fn machine() -> (tempfile::TempDir, Machine) {
@@ -294,6 +300,15 @@ mod tests {
         machine.append = vec!["nokaslr".into(), "preempt=full".into()];
         machine.qemu_args = vec!["-plugin".into(), "/p.so".into()];
         insta::assert_snapshot!(text(&machine, Accelerator::Kvm, Some("/w/a,b.raw")));
+    }
+
+    #[test]
+    fn a_plugin_is_handed_over_with_its_arguments() {
+        let (_dir, mut machine) = machine();
+        machine.plugin = Some(Plugin { file: "/a,b.so".into(), arguments: vec!["out=/c,d".into(), "x=1".into()] });
+        let args = arguments(&machine, Accelerator::Tcg, &Layout::new(Path::new("/w"), None).unwrap());
+        let at = args.iter().position(|word| word == "-plugin").unwrap();
+        assert_eq!(args[at + 1], "/a,,b.so,out=/c,,d,x=1");
     }
 
     proptest! {

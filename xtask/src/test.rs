@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
 /// Packages whose integration tests boot virtual machines.
-const WITH_MACHINES: [&str; 2] = ["kerf", "kerf-live"];
+const WITH_MACHINES: [&str; 3] = ["kerf", "kerf-live", "kerf-profile"];
 
 /// How much to test.
 #[derive(Args)]
@@ -53,11 +53,11 @@ impl TestArgs {
         let mut doc = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
         steps.check("documentation", || passes(doc.env("RUSTDOCFLAGS", "-D warnings")));
         if self.quick {
-            let [one, two] = WITH_MACHINES;
-            let others = ["test", "--no-fail-fast", "--workspace", "--exclude", one, "--exclude", two];
-            steps.check("tests without machines", || tests(&mut cargo(&others)));
-            let own = ["test", "--no-fail-fast", "--package", one, "--package", two, "--lib", "--bins"];
-            steps.check("their unit tests", || tests(&mut cargo(&own)));
+            let each = |word: &'static str| WITH_MACHINES.iter().flat_map(move |name| [word, *name]);
+            let others = ["test", "--no-fail-fast", "--workspace"].into_iter().chain(each("--exclude"));
+            steps.check("tests without machines", || tests(&mut cargo(&others.collect::<Vec<_>>())));
+            let own = ["test", "--no-fail-fast", "--lib", "--bins"].into_iter().chain(each("--package"));
+            steps.check("their unit tests", || tests(&mut cargo(&own.collect::<Vec<_>>())));
         } else {
             let all = ["test", "--no-fail-fast", "--workspace"];
             steps.check("tests, virtual machines with preempt=none and preempt=full included", || {

@@ -1,4 +1,4 @@
-//! The only unsafe code: a mapping with a page of code, a page for saved registers and a page of data, and the call
+//! The only unsafe code of this room: a mapping with a page of code, a page for saved registers and a page of data, and the call
 //! into it. The code page is writable or executable, never both.
 #![expect(unsafe_code, reason = "running code that was put together at run time has no safe interface")]
 

@@ -8,6 +8,8 @@
 #include <linux/types.h>
 
 struct file;
+struct kprobe;
+struct task_struct;
 struct pt_regs;
 struct seq_file;
 
@@ -30,6 +32,9 @@ struct seq_file;
 #define KERF_FORMS_MAX		8
 #define KERF_MARKS_MAX		8
 #define KERF_ARGUMENTS		6
+#define KERF_SPANS_MAX		64	/* safe spans of an entry */
+#define KERF_EXITS_MAX		64	/* of a safe span */
+#define KERF_INSIDE_MAX		8192	/* threads inside safe spans when a transition begins */
 #define KERF_CELL_SCRATCH	(KERF_MARKS_MAX * 8)
 #define KERF_CELLS_SIZE		(KERF_CELL_SCRATCH + 8)
 #define KERF_BUILD_ID_MAX	20
@@ -39,12 +44,22 @@ struct seq_file;
 
 enum kerf_kind { KERF_IMMEDIATE = 1, KERF_DETOUR = 2, KERF_DECIDED = 3 };
 
+/* When a value changes for whom. docs/transitions.md */
+enum kerf_mode {
+	KERF_AT_ONCE,			/* for all, wherever they are but inside what is written */
+	KERF_BY_TASK,			/* for each task, when it is outside the safe spans */
+	KERF_GLOBALLY,			/* for all, when all are outside */
+};
+
 /* The answer to the last write on an open file. */
 struct kerf_report {
 	int code;
 	unsigned int attempts;		/* times the CPUs were stopped */
 	unsigned int tasks;		/* stacks looked at in the last stop */
 	u64 stop_ns;			/* length of the last stop, as its worker saw it */
+	unsigned int inside;		/* threads in a safe span when the transition began */
+	unsigned int looks;		/* times that the stacks of those left were looked at again */
+	u64 total_ns;			/* the whole transaction */
 	char text[384];			/* what was wrong, where, why */
 };
 
@@ -101,6 +116,24 @@ struct kerf_location {
 	u8 stock[KERF_WINDOW_MAX];
 	u8 set[KERF_WINDOW_MAX];	/* the window with this location's change alone */
 	int slot;			/* in the pool, or -1 */
+	bool in_text;			/* its bytes are what memory holds */
+};
+
+struct kerf_range {
+	unsigned long start, end;	/* start <= p < end is inside */
+};
+
+/*
+ * Where the effects of a constant's value live: code of one function, and all that it calls. A thread is inside while an
+ * instruction pointer or return address of its stack is in one of the ranges.
+ */
+struct kerf_safe_span {
+	u16 target;
+	struct module *mod;
+	unsigned int n_ranges, n_exits;
+	unsigned long entry;		/* the only way in */
+	struct kerf_range *ranges;
+	unsigned long *exits;		/* where it is left */
 };
 
 struct kerf_entry {
@@ -110,9 +143,12 @@ struct kerf_entry {
 	char owner[KERF_OWNER_MAX + 1];	/* the policy file that it belongs to, or empty */
 	struct kerf_decider *decider;	/* NULL: the value is fixed */
 	bool leaving;			/* replaced or unset by the running transaction */
-	unsigned int n_locations, n_between;
+	unsigned int n_locations, n_between, n_gates, n_spans;
 	struct kerf_location *locations;
+	struct kerf_location *gates;	/* in the text while old and new value are both in use */
 	struct kerf_between *between;
+	struct kerf_safe_span *spans;
+	struct kerf_entry *old;		/* what it replaces, while a transition runs; NULL: the stock value */
 };
 
 /* A window that a transaction writes. */
@@ -120,10 +156,6 @@ struct kerf_write {
 	struct kerf_location *loc;
 	bool restore;			/* back to stock, else to loc->set */
 	u8 before[KERF_WINDOW_MAX];	/* what memory must hold */
-};
-
-struct kerf_range {
-	unsigned long start, end;	/* start <= p < end is inside */
 };
 
 /* Files that stay open while a policy is loaded: the links of the BPF programs beside it. */
@@ -139,6 +171,7 @@ struct kerf_txn {
 	char owner[KERF_OWNER_MAX + 1];	/* of what is set */
 	char drop[KERF_OWNER_MAX + 1];	/* all that belongs to this one is unset */
 	struct kerf_hold *hold;
+	enum kerf_mode mode;
 	u32 timeout_ms;
 	unsigned int n_targets, n_sets, n_unsets, n_locations;
 	struct kerf_target targets[KERF_TARGETS_MAX];
@@ -151,6 +184,7 @@ struct kerf_txn {
 	struct kerf_range *ranges;	/* sorted, apart */
 	unsigned int n_ranges;
 	bool check_stacks;
+	bool collect;			/* the stop notes who is inside a safe span */
 };
 
 /* kerf_record.c */
@@ -177,6 +211,10 @@ int kerf_emit(struct kerf_location *loc, struct kerf_report *report);
 /* kerf_text.c */
 extern struct list_head kerf_entries;
 extern struct list_head kerf_holds;
+extern struct list_head *kerf_pending;	/* entries of the running transition, or NULL */
+void kerf_txn_settled(struct kerf_txn *txn);
+int kerf_attempts(struct kerf_txn *txn, unsigned long until);
+int kerf_attempt(struct kerf_txn *txn, bool first);
 int kerf_transact(struct kerf_txn *txn);
 void kerf_expected_now(const struct kerf_location *loc, u8 *bytes);
 bool kerf_owned(const struct kerf_location *loc, unsigned long *start, unsigned long *end);
@@ -186,9 +224,33 @@ void kerf_restore_all(void);
 /* kerf_stop.c */
 int kerf_stop_and_write(struct kerf_txn *txn);
 
+/* kerf_transition.c */
+int kerf_transition(struct kerf_txn *txn);
+int kerf_transition_settle(struct kerf_report *report);
+bool kerf_transition_stuck(const struct kerf_txn *txn);
+bool kerf_transition_old(const struct kerf_location *loc, struct pt_regs *regs);
+void kerf_transition_visit(struct task_struct *task, bool again);
+int kerf_transition_collect(struct kerf_report *report);
+void kerf_transition_left(struct pt_regs *regs);
+void kerf_transition_entered(struct pt_regs *regs);
+
+/* kerf_points.c */
+int kerf_points_place(struct kerf_txn *txn);
+void kerf_points_remove(void);
+bool kerf_points_own(const struct kprobe *probe);
+
 /* kerf_plan.c */
-int kerf_plan(struct kerf_txn *txn);
-void kerf_plan_free(struct kerf_txn *txn);
+enum kerf_step {
+	KERF_DIRECTLY,			/* from what is in force to what is wanted */
+	KERF_TO_GATES,			/* from what is in force to gates */
+	KERF_FROM_GATES,		/* from gates to what is wanted */
+	KERF_BACK,			/* from gates to what was in force */
+};
+int kerf_plan_check(struct kerf_txn *txn);
+void kerf_plan(struct kerf_txn *txn, enum kerf_step step, bool outside_spans);
+void kerf_plan_clear(struct kerf_txn *txn);
+struct kerf_location *kerf_gates(struct kerf_entry *entry, unsigned int *n);
+void kerf_merge_ranges(struct kerf_range *ranges, unsigned int *n);
 
 /* kerf_target.c */
 int kerf_targets_find(struct kerf_txn *txn);
@@ -232,6 +294,18 @@ struct kerf_blocker {
 	unsigned long ip;		/* 0: the stack could not be followed */
 };
 int kerf_stack_check_all(const struct kerf_txn *txn, unsigned int *tasks, struct kerf_blocker *who);
+bool kerf_stack_inside(struct task_struct *task, struct pt_regs *regs, const struct kerf_range *ranges, unsigned int n,
+		       unsigned long *cfa, unsigned long *ip);
+/* What is done with every task: its stack held against a transaction, or given to the running transition. */
+struct kerf_visit {
+	const struct kerf_txn *txn;
+	bool again;			/* the transition's: only tasks that it knows */
+	unsigned int tasks;
+	struct kerf_blocker *who;
+	bool blocked;
+};
+void kerf_stack_each(struct kerf_visit *visit);
+bool kerf_in_ranges(const struct kerf_range *ranges, unsigned int n, unsigned long ip);
 
 #define kerf_refuse(report, err, fmt, ...) ({						\
 	snprintf((report)->text, sizeof((report)->text), fmt, ##__VA_ARGS__);		\

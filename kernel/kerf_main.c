@@ -68,12 +68,13 @@ static int show(struct seq_file *m, void *unused)
 	seq_printf(m, "text base=0x%lx size=0x%lx\n", (unsigned long)kerf__text,
 		   (unsigned long)(kerf__etext - kerf__text));
 	seq_printf(m, "pool slots=%u used=%u\n", KERF_SLOTS, kerf_pool_used());
-	seq_printf(m, "result code=%d attempts=%u tasks=%u stop_ns=%llu text=%s\n", report->code, report->attempts,
-		   report->tasks, report->stop_ns, report->text);
+	seq_printf(m, "result code=%d attempts=%u tasks=%u stop_ns=%llu inside=%u looks=%u total_ns=%llu text=%s\n",
+		   report->code, report->attempts, report->tasks, report->stop_ns, report->inside, report->looks,
+		   report->total_ns, report->text);
 	list_for_each_entry(entry, &kerf_entries, node) {
 		seq_printf(m, "entry id=%s value=%lld locations=%u between=%u\n", entry->id, entry->value,
 			   entry->n_locations, entry->n_between);
-		if (entry->decider)
+		if (entry->owner[0])
 			kerf_decider_show(m, entry);
 		for (i = 0; i < entry->n_locations; i++)
 			show_location(m, entry, &entry->locations[i]);
@@ -119,7 +120,8 @@ static int transact(const u8 *record, size_t len, struct kerf_report *report)
 		err = kerf_refuse(report, -EPERM, "the kernel is locked down, which forbids changing its text");
 	if (!err)
 		err = kerf_transact(txn);
-	kerf_txn_free(txn);
+	if (!kerf_transition_stuck(txn))
+		kerf_txn_free(txn);
 	return err;
 }
 

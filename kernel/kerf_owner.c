@@ -16,7 +16,7 @@ const char *kerf_probe_owner(const struct kerf_location *loc, char *buf, size_t 
 		preempt_disable();
 		probe = kcall(get_kprobe, (void *)addr);
 		preempt_enable();
-		if (!probe || (addr < loc->addr && kprobe_ftrace(probe)))
+		if (!probe || kerf_points_own(probe) || (addr < loc->addr && kprobe_ftrace(probe)))
 			continue;
 		snprintf(buf, len, "kprobe at %pS", (void *)addr);
 		return buf;

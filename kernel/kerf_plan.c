@@ -32,27 +32,46 @@ static bool compatible(const struct kerf_location *a, const struct kerf_location
 	return a_end <= b_start || b_end <= a_start;
 }
 
+static void overlay(const struct kerf_location *mine, const struct kerf_location *loc, u8 *bytes)
+{
+	unsigned long start, end, at;
+
+	if (!mine->in_text || !windows_meet(mine, loc) || !kerf_owned(mine, &start, &end))
+		return;
+	for (at = max(start, loc->addr); at < min(end, loc->addr + loc->len); at++)
+		bytes[at - loc->addr] = mine->set[at - mine->addr];
+}
+
+static void overlay_all(const struct list_head *entries, const struct kerf_location *loc, u8 *bytes)
+{
+	const struct kerf_entry *entry;
+	unsigned int i;
+
+	list_for_each_entry(entry, entries, node) {
+		for (i = 0; i < entry->n_locations; i++)
+			overlay(&entry->locations[i], loc, bytes);
+		for (i = 0; i < entry->n_gates; i++)
+			overlay(&entry->gates[i], loc, bytes);
+	}
+}
+
 /*
  * What memory should hold in the window of @loc: its stock bytes with all that our entries own in it. @loc need not be in
  * force itself.
  */
 void kerf_expected_now(const struct kerf_location *loc, u8 *bytes)
 {
-	const struct kerf_entry *entry;
-	unsigned long start, end, at;
-	unsigned int i;
-
 	memcpy(bytes, loc->stock, loc->len);
-	list_for_each_entry(entry, &kerf_entries, node) {
-		for (i = 0; i < entry->n_locations; i++) {
-			const struct kerf_location *mine = &entry->locations[i];
+	overlay_all(&kerf_entries, loc, bytes);
+	if (kerf_pending)
+		overlay_all(kerf_pending, loc, bytes);
+}
 
-			if (!windows_meet(mine, loc) || !kerf_owned(mine, &start, &end))
-				continue;
-			for (at = max(start, loc->addr); at < min(end, loc->addr + loc->len); at++)
-				bytes[at - loc->addr] = mine->set[at - mine->addr];
-		}
-	}
+/* What stands in the text of an entry while old and new value are both in use. A policy's own detours can do that. */
+struct kerf_location *kerf_gates(struct kerf_entry *entry, unsigned int *n)
+{
+	*n = entry->n_gates ?: entry->n_locations;
+	return entry->n_gates ? entry->gates : entry->locations;
 }
 
 /* Both must mean the same stock bytes, where one's bytes are masked back for the other. */
@@ -88,19 +107,30 @@ static int check_against(struct kerf_txn *txn, const struct kerf_location *loc, 
 	return 0;
 }
 
+/* Locations and gates of one entry are never in the text together. */
+static int check_location(struct kerf_txn *txn, const struct kerf_location *loc, bool gate)
+{
+	const struct kerf_entry *other;
+	int err = 0;
+
+	list_for_each_entry(other, &kerf_entries, node)
+		err = err ?: check_against(txn, loc, other, other->leaving);
+	list_for_each_entry(other, &txn->sets, node)
+		err = err ?: check_against(txn, loc, other, gate && other == loc->entry);
+	return err;
+}
+
 static int check_conflicts(struct kerf_txn *txn)
 {
-	const struct kerf_entry *entry, *other;
+	struct kerf_entry *entry;
 	unsigned int i;
 	int err = 0;
 
 	list_for_each_entry(entry, &txn->sets, node) {
-		for (i = 0; i < entry->n_locations && !err; i++) {
-			list_for_each_entry(other, &kerf_entries, node)
-				err = err ?: check_against(txn, &entry->locations[i], other, other->leaving);
-			list_for_each_entry(other, &txn->sets, node)
-				err = err ?: check_against(txn, &entry->locations[i], other, false);
-		}
+		for (i = 0; i < entry->n_locations && !err; i++)
+			err = check_location(txn, &entry->locations[i], false);
+		for (i = 0; i < entry->n_gates && !err; i++)
+			err = check_location(txn, &entry->gates[i], true);
 	}
 	return err;
 }
@@ -150,7 +180,29 @@ static int mark_leaving(struct kerf_txn *txn)
 		if (!old->leaving && (old->owner[0] || (txn->owner[0] && !txn->replace)))
 			return held(txn, old);
 		old->leaving = true;
+		entry->old = old;
 	}
+	return 0;
+}
+
+/* With a transition every constant that changes needs gates, and code to be outside of. */
+static int check_transition(struct kerf_txn *txn)
+{
+	struct kerf_entry *entry, *old;
+	unsigned int successors = 0, leaving = 0, n;
+
+	if (txn->mode == KERF_AT_ONCE)
+		return 0;
+	list_for_each_entry(old, &kerf_entries, node)
+		leaving += old->leaving;
+	list_for_each_entry(entry, &txn->sets, node) {
+		successors += !!entry->old;
+		if (!entry->n_spans || !entry->decider || !kerf_gates(entry, &n)[0].n_marks)
+			return kerf_refuse(txn->report, -EINVAL, "%s: a transition by task or globally needs gates and safe spans",
+					   entry->id);
+	}
+	if (successors != leaving)
+		return kerf_refuse(txn->report, -EINVAL, "a constant that leaves in a transition needs an operation that sets its stock value");
 	return 0;
 }
 
@@ -162,12 +214,12 @@ static void forbid(struct kerf_txn *txn, unsigned long start, unsigned long end)
 	txn->ranges[txn->n_ranges++].end = end;
 }
 
-static void add_entry(struct kerf_txn *txn, struct kerf_entry *entry, bool restore)
+static void add(struct kerf_txn *txn, struct kerf_location *locations, unsigned int n, bool restore)
 {
 	unsigned int i;
 
-	for (i = 0; i < entry->n_locations; i++) {
-		struct kerf_location *loc = &entry->locations[i];
+	for (i = 0; i < n; i++) {
+		struct kerf_location *loc = &locations[i];
 
 		if (loc->gone)
 			continue;
@@ -177,9 +229,33 @@ static void add_entry(struct kerf_txn *txn, struct kerf_entry *entry, bool resto
 		if (restore && loc->slot >= 0)
 			forbid(txn, kerf_pool_address(loc->slot), kerf_pool_address(loc->slot + 1));
 	}
+}
+
+static bool add_between(struct kerf_txn *txn, const struct kerf_entry *entry)
+{
+	unsigned int i;
+
 	for (i = 0; i < entry->n_between; i++)
 		if (!entry->between[i].gone)
 			forbid(txn, entry->between[i].start, entry->between[i].end);
+	return entry->n_between;
+}
+
+static void add_spans(struct kerf_txn *txn, const struct kerf_entry *entry)
+{
+	unsigned int i, n;
+
+	for (i = 0; i < entry->n_spans; i++)
+		for (n = 0; n < entry->spans[i].n_ranges; n++)
+			forbid(txn, entry->spans[i].ranges[n].start, entry->spans[i].ranges[n].end);
+}
+
+static void add_gates(struct kerf_txn *txn, struct kerf_entry *entry, bool restore)
+{
+	unsigned int n;
+	struct kerf_location *gates = kerf_gates(entry, &n);
+
+	add(txn, gates, n, restore);
 }
 
 /* One field of one instruction, no detour, no range: an interrupted task is before or after it. docs/text-safety.md */
@@ -198,19 +274,25 @@ static bool single_field(const struct kerf_txn *txn, bool between)
 	return !between;
 }
 
+static void room(const struct kerf_entry *entry, size_t *writes, size_t *ranges)
+{
+	unsigned int i;
+
+	*writes += entry->n_locations + entry->n_gates;
+	*ranges += (entry->n_locations + entry->n_gates) * 2 + entry->n_between;
+	for (i = 0; i < entry->n_spans; i++)
+		*ranges += entry->spans[i].n_ranges;
+}
+
 static int allocate(struct kerf_txn *txn)
 {
 	size_t writes = 1, ranges = 1;
 	struct kerf_entry *entry;
 
-	list_for_each_entry(entry, &kerf_entries, node) {
-		writes += entry->n_locations;
-		ranges += entry->n_locations * 2 + entry->n_between;
-	}
-	list_for_each_entry(entry, &txn->sets, node) {
-		writes += entry->n_locations;
-		ranges += entry->n_locations * 2 + entry->n_between;
-	}
+	list_for_each_entry(entry, &kerf_entries, node)
+		room(entry, &writes, &ranges);
+	list_for_each_entry(entry, &txn->sets, node)
+		room(entry, &writes, &ranges);
 	txn->writes = kvcalloc(writes, sizeof(*txn->writes), GFP_KERNEL);
 	txn->ranges = kvcalloc(ranges, sizeof(*txn->ranges), GFP_KERNEL);
 	return txn->writes && txn->ranges ? 0 : -ENOMEM;
@@ -224,49 +306,69 @@ static int by_start(const void *a, const void *b)
 }
 
 /* Sorted and apart, so that the stopped machine can look an address up quickly. */
-static void merge_ranges(struct kerf_txn *txn)
+void kerf_merge_ranges(struct kerf_range *ranges, unsigned int *n)
 {
-	struct kerf_range *to = txn->ranges, *from;
+	struct kerf_range *to = ranges, *from;
 
-	if (!txn->n_ranges)
+	if (!*n)
 		return;
-	sort(txn->ranges, txn->n_ranges, sizeof(*txn->ranges), by_start, NULL);
-	for (from = to + 1; from < txn->ranges + txn->n_ranges; from++) {
+	sort(ranges, *n, sizeof(*ranges), by_start, NULL);
+	for (from = to + 1; from < ranges + *n; from++) {
 		if (from->start <= to->end)
 			to->end = max(to->end, from->end);
 		else
 			*++to = *from;
 	}
-	txn->n_ranges = to - txn->ranges + 1;
+	*n = to - ranges + 1;
 }
 
-/* Restores come before sets, so that a replaced location ends with its new bytes. */
-int kerf_plan(struct kerf_txn *txn)
+/* Who leaves for what comes, and whether they may. Once for a transaction. */
+int kerf_plan_check(struct kerf_txn *txn)
 {
-	struct kerf_entry *entry;
-	bool between = false;
-	int err;
-
-	err = allocate(txn) ?: mark_leaving(txn) ?: check_conflicts(txn);
-	if (err)
-		return err;
-	list_for_each_entry(entry, &kerf_entries, node) {
-		if (entry->leaving) {
-			add_entry(txn, entry, true);
-			between |= entry->n_between;
-		}
-	}
-	txn->n_restores = txn->n_writes;
-	list_for_each_entry(entry, &txn->sets, node) {
-		add_entry(txn, entry, false);
-		between |= entry->n_between;
-	}
-	merge_ranges(txn);
-	txn->check_stacks = !single_field(txn, between);
-	return 0;
+	return allocate(txn) ?: mark_leaving(txn) ?: check_conflicts(txn) ?: check_transition(txn);
 }
 
-void kerf_plan_free(struct kerf_txn *txn)
+/*
+ * What one stop writes. Restores come before sets, so that a replaced location ends with its new bytes. @outside_spans:
+ * nobody may be in a safe span either. Between gates and values nothing but the windows matters: the gates give each thread
+ * one value throughout.
+ */
+void kerf_plan(struct kerf_txn *txn, enum kerf_step step, bool outside_spans)
+{
+	bool from_old = step == KERF_DIRECTLY || step == KERF_TO_GATES, between = false;
+	struct kerf_entry *entry;
+
+	txn->n_writes = txn->n_ranges = 0;
+	list_for_each_entry(entry, &kerf_entries, node)
+		if (entry->leaving && from_old)
+			add(txn, entry->locations, entry->n_locations, true);
+	list_for_each_entry(entry, &txn->sets, node)
+		if (step == KERF_BACK || (step == KERF_FROM_GATES && entry->n_gates))
+			add_gates(txn, entry, true);
+	txn->n_restores = txn->n_writes;
+	list_for_each_entry(entry, &kerf_entries, node)
+		if (entry->leaving && step == KERF_BACK)
+			add(txn, entry->locations, entry->n_locations, false);
+	list_for_each_entry(entry, &txn->sets, node) {
+		if (step == KERF_DIRECTLY || (step == KERF_FROM_GATES && entry->n_gates))
+			add(txn, entry->locations, entry->n_locations, false);
+		else if (step == KERF_TO_GATES)
+			add_gates(txn, entry, false);
+	}
+	if (step == KERF_DIRECTLY) {
+		list_for_each_entry(entry, &kerf_entries, node)
+			between |= entry->leaving && add_between(txn, entry);
+		list_for_each_entry(entry, &txn->sets, node)
+			between |= add_between(txn, entry);
+	}
+	list_for_each_entry(entry, &txn->sets, node)
+		if (outside_spans)
+			add_spans(txn, entry);
+	kerf_merge_ranges(txn->ranges, &txn->n_ranges);
+	txn->check_stacks = outside_spans || !single_field(txn, between);
+}
+
+void kerf_plan_clear(struct kerf_txn *txn)
 {
 	struct kerf_entry *entry;
 

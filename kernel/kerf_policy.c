@@ -156,9 +156,8 @@ static bool fill(const struct kerf_location *loc, s64 value, s64 *cells)
 }
 
 /* An answer is 0, keep, or a value shifted left by one with the lowest bit set. kerf.bpf.h makes it. */
-static bool decide(const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
+static bool consult(struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
 {
-	struct kerf_decider *decider = loc->entry->decider;
 	unsigned long kept[KERF_ARGUMENTS];
 	u64 answer = 0;
 	bool asked;
@@ -187,6 +186,16 @@ static bool decide(const struct kerf_location *loc, struct pt_regs *regs, s64 *c
 	return true;
 }
 
+/* The numbers for what an entry says, policy or fixed value. False: the stock ones are to be used. */
+static bool decide(const struct kerf_entry *entry, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
+{
+	if (!entry)
+		return false;
+	if (entry->decider && entry->decider->prog)
+		return consult(entry->decider, loc, regs, cells);
+	return fill(loc, entry->value, cells);
+}
+
 /*
  * Called by kerf_enter for a slot. The cells lie behind @regs and the return address; the slot's instructions read them.
  * Whatever goes wrong, they hold the stock numbers.
@@ -194,13 +203,16 @@ static bool decide(const struct kerf_location *loc, struct pt_regs *regs, s64 *c
 asmlinkage notrace void kerf_trigger(struct pt_regs *regs)
 {
 	const struct kerf_location *loc = kerf_pool_location(kerf_pool_slot_of(regs->ip));
+	const struct kerf_entry *entry = loc->entry;
 	s64 *cells = (s64 *)(regs + 1) + 1;
 	unsigned int n;
 
 	regs->ip = loc->addr;
 	/* ss, the return address and the cells lie between what was pushed as sp and the window's own */
 	regs->sp += 2 * sizeof(long) + KERF_CELLS_SIZE;
-	if (decide(loc, regs, cells))
+	if (kerf_transition_old(loc, regs))
+		entry = entry->old;
+	if (decide(entry, loc, regs, cells))
 		return;
 	for (n = 0; n < loc->n_marks; n++)
 		cells[n] = loc->marks[n].stock;

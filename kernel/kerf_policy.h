@@ -34,7 +34,7 @@ struct kerf_counts {
 };
 
 struct kerf_decider {
-	struct bpf_prog *prog;
+	struct bpf_prog *prog;		/* NULL: the value of the entry */
 	/* The program's own return value, all 64 bits of it: its type in struct bpf_prog cuts it. */
 	u64 (*run)(const void *ctx, const struct bpf_insn *insns);
 	struct kerf_counts __percpu *counts;

@@ -8,7 +8,7 @@
 #include "kerf_policy.h"
 
 #define KERF_MAGIC "KERFTXN1"
-enum { FLAG_DRY_RUN = 1, FLAG_UNSET_ALL = 2, FLAG_REPLACE = 4, FLAG_KNOWN = 7 };
+enum { FLAG_DRY_RUN = 1, FLAG_UNSET_ALL = 2, FLAG_REPLACE = 4, FLAG_MODE_SHIFT = 8, FLAG_KNOWN = 0x307 };
 enum { OP_SET = 1, OP_UNSET = 2, OP_POLICY = 3, OP_DROP = 4, OP_HOLD = 5 };
 
 struct reader {
@@ -181,43 +181,86 @@ static int parse_between(struct reader *r, struct kerf_txn *txn, struct kerf_bet
 	return r->short_read ? bad(r, "") : 0;
 }
 
+static int parse_locations(struct reader *r, struct kerf_txn *txn, struct kerf_entry *entry,
+			   struct kerf_location *locations, unsigned int n)
+{
+	unsigned int i;
+	int err = 0;
+
+	for (i = 0; i < n && !err; i++) {
+		locations[i].entry = entry;
+		err = parse_location(r, txn, &locations[i]);
+	}
+	return err;
+}
+
+static int parse_span(struct reader *r, struct kerf_txn *txn, struct kerf_safe_span *span)
+{
+	unsigned int n_ranges, n_exits, i;
+
+	span->target = number(r, 2);
+	n_ranges = number(r, 2);
+	n_exits = number(r, 2);
+	if (number(r, 2) || span->target >= txn->n_targets || !n_ranges || n_ranges > KERF_BETWEEN_MAX ||
+	    n_exits > KERF_EXITS_MAX)
+		return bad(r, "a safe span needs a target of the record, 1 to 1024 ranges and up to 64 exits");
+	span->entry = number(r, 8);
+	span->ranges = kvcalloc(n_ranges, sizeof(*span->ranges), GFP_KERNEL);
+	span->exits = kvcalloc(max(n_exits, 1U), sizeof(*span->exits), GFP_KERNEL);
+	if (!span->ranges || !span->exits)
+		return -ENOMEM;
+	for (i = 0; i < n_ranges; i++) {
+		span->ranges[i].start = number(r, 8);
+		span->ranges[i].end = number(r, 8);
+		if (span->ranges[i].start >= span->ranges[i].end)
+			return bad(r, "a range must not be empty");
+	}
+	for (i = 0; i < n_exits; i++)
+		span->exits[i] = number(r, 8);
+	span->n_ranges = n_ranges;
+	span->n_exits = n_exits;
+	return r->short_read ? bad(r, "") : 0;
+}
+
 static int parse_set(struct reader *r, struct kerf_txn *txn, struct kerf_entry *entry)
 {
 	unsigned int i;
 	int err;
 
-	entry->locations = kvcalloc(entry->n_locations, sizeof(*entry->locations), GFP_KERNEL);
+	entry->locations = kvcalloc(max(entry->n_locations, 1U), sizeof(*entry->locations), GFP_KERNEL);
+	entry->gates = kvcalloc(max(entry->n_gates, 1U), sizeof(*entry->gates), GFP_KERNEL);
 	entry->between = kvcalloc(max(entry->n_between, 1U), sizeof(*entry->between), GFP_KERNEL);
-	if (!entry->locations || !entry->between)
+	entry->spans = kvcalloc(max(entry->n_spans, 1U), sizeof(*entry->spans), GFP_KERNEL);
+	if (!entry->locations || !entry->gates || !entry->between || !entry->spans)
 		return -ENOMEM;
-	for (i = 0; i < entry->n_locations; i++) {
-		entry->locations[i].entry = entry;
-		err = parse_location(r, txn, &entry->locations[i]);
-		if (err)
-			return err;
-	}
-	for (i = 0; i < entry->n_between; i++) {
+	err = parse_locations(r, txn, entry, entry->locations, entry->n_locations) ?:
+	      parse_locations(r, txn, entry, entry->gates, entry->n_gates);
+	for (i = 0; i < entry->n_between && !err; i++)
 		err = parse_between(r, txn, &entry->between[i]);
-		if (err)
-			return err;
-	}
-	return 0;
+	for (i = 0; i < entry->n_spans && !err; i++)
+		err = parse_span(r, txn, &entry->spans[i]);
+	return err;
 }
 
-/* The program that decides, what it may decide on, and how the numbers follow from that. */
-static int parse_policy(struct reader *r, struct kerf_entry *entry)
+/*
+ * What the numbers of gates and policies follow from: the program that decides if there is one, what it may decide on, and
+ * the forms.
+ */
+static int parse_decider(struct reader *r, struct kerf_entry *entry, bool policy)
 {
 	int fd = number(r, 4), err;
 	unsigned int n_ranges = number(r, 2), n_forms = number(r, 1), n;
 	struct kerf_decider *decider;
 
-	if (number(r, 1) || !n_ranges || n_ranges > KERF_DOMAIN_MAX || !n_forms || n_forms > KERF_FORMS_MAX)
-		return bad(r, "a policy has 1 to 256 intervals of values and 1 to 8 forms");
+	entry->n_spans = number(r, 1);
+	if (entry->n_spans > KERF_SPANS_MAX || policy != !!n_ranges || n_ranges > KERF_DOMAIN_MAX || !n_forms ||
+	    n_forms > KERF_FORMS_MAX)
+		return bad(r, "a policy has 1 to 256 intervals of values; 1 to 8 forms, and up to 64 safe spans");
 	decider = kerf_decider_alloc(n_ranges);
 	if (!decider)
 		return -ENOMEM;
 	entry->decider = decider;
-	decider->stock = entry->value;
+	decider->stock = number(r, 8);
 	decider->n_forms = n_forms;
 	for (n = 0; n < n_ranges; n++) {
 		decider->ranges[n].min = number(r, 8);
@@ -233,7 +276,7 @@ static int parse_policy(struct reader *r, struct kerf_entry *entry)
 		form->factor = number(r, 8);
 	}
 	err = r->short_read ? bad(r, "") : kerf_decider_check(decider, entry->id, r->report);
-	return err ?: kerf_decider_program(decider, fd, entry->id, r->report);
+	return err || !policy ? err : kerf_decider_program(decider, fd, entry->id, r->report);
 }
 
 /* Takes the caller's files: they stay open until the policy goes. */
@@ -275,14 +318,19 @@ static int parse_entry(struct reader *r, struct kerf_txn *txn, struct kerf_entry
 {
 	int err = 0;
 
-	if (!entry->n_locations || entry->n_locations > KERF_LOCATIONS_MAX || entry->n_between > KERF_BETWEEN_MAX)
-		return bad(r, "a set has 1 to 256 locations and up to 1024 ranges");
-	txn->n_locations += entry->n_locations;
+	if ((!entry->n_locations && !entry->n_gates) || entry->n_locations > KERF_LOCATIONS_MAX ||
+	    entry->n_gates > KERF_LOCATIONS_MAX || entry->n_between > KERF_BETWEEN_MAX)
+		return bad(r, "a set has 1 to 256 locations, up to 256 gates and up to 1024 ranges");
+	if (!entry->n_locations && txn->mode == KERF_AT_ONCE)
+		return bad(r, "only a transition sets the stock value");
+	txn->n_locations += entry->n_locations + entry->n_gates;
 	if (txn->n_locations > KERF_LOCATIONS_ALL)
 		return bad(r, "a transaction has up to 4096 locations");
 	strscpy(entry->owner, txn->owner, sizeof(entry->owner));
-	if (kind == OP_POLICY)
-		err = txn->owner[0] ? parse_policy(r, entry) : bad(r, "a policy needs a name in the header");
+	if (kind == OP_POLICY && !txn->owner[0])
+		return bad(r, "a policy needs a name in the header");
+	if (kind == OP_POLICY || entry->n_gates)
+		err = parse_decider(r, entry, kind == OP_POLICY);
 	return err ?: parse_set(r, txn, entry);
 }
 
@@ -290,8 +338,8 @@ static int parse_entry(struct reader *r, struct kerf_txn *txn, struct kerf_entry
 static int parse_plain(struct reader *r, struct kerf_txn *txn, const struct kerf_entry *entry, size_t kind)
 {
 	if (kind == OP_HOLD)
-		return entry->n_between ? bad(r, "a reserved field is not 0") : parse_hold(r, txn, entry->n_locations);
-	if (entry->n_locations || entry->n_between)
+		return entry->n_between || entry->n_gates ? bad(r, "a reserved field is not 0") : parse_hold(r, txn, entry->n_locations);
+	if (entry->n_locations || entry->n_between || entry->n_gates)
 		return bad(r, "an unset has no locations");
 	if (kind == OP_UNSET)
 		strscpy(txn->unsets[txn->n_unsets++], entry->id, sizeof(*txn->unsets));
@@ -316,9 +364,9 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 		return -ENOMEM;
 	entry->n_locations = number(r, 2);
 	entry->n_between = number(r, 2);
-	err = number(r, 2) ? bad(r, "a reserved field is not 0") : 0;
+	entry->n_gates = number(r, 2);
 	entry->value = number(r, 8);
-	err = err ?: text(r, entry->id, id_len);
+	err = text(r, entry->id, id_len);
 	if (!err && (located || kind == OP_UNSET) && id_taken(txn, entry->id))
 		err = bad(r, "an id occurs twice");
 	if (!err)
@@ -354,6 +402,9 @@ static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operatio
 	txn->dry_run = flags & FLAG_DRY_RUN;
 	txn->unset_all = flags & FLAG_UNSET_ALL;
 	txn->replace = flags & FLAG_REPLACE;
+	txn->mode = flags >> FLAG_MODE_SHIFT;
+	if (txn->mode > KERF_GLOBALLY)
+		return bad(r, "a transition is immediate (0), by task (1) or global (2)");
 	if (txn->unset_all && *operations)
 		return bad(r, "unset-all goes alone");
 	return r->short_read ? bad(r, "") : text(r, txn->owner, owner);
@@ -383,7 +434,15 @@ int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn)
 
 void kerf_entry_free(struct kerf_entry *entry)
 {
+	unsigned int i;
+
 	kerf_decider_free(entry->decider);
+	for (i = 0; entry->spans && i < entry->n_spans; i++) {
+		kvfree(entry->spans[i].ranges);
+		kvfree(entry->spans[i].exits);
+	}
+	kvfree(entry->spans);
+	kvfree(entry->gates);
 	kvfree(entry->locations);
 	kvfree(entry->between);
 	kvfree(entry);

@@ -13,22 +13,56 @@
 #error "kerf needs the ORC unwinder (CONFIG_UNWINDER_ORC): its stack check relies on it"
 #endif
 
-static bool inside(const struct kerf_txn *txn, unsigned long ip)
+/* Sorted and apart. */
+bool kerf_in_ranges(const struct kerf_range *ranges, unsigned int n, unsigned long ip)
 {
-	unsigned int low = 0, high = txn->n_ranges;
+	unsigned int low = 0, high = n;
 
 	while (low < high) {
 		unsigned int middle = (low + high) / 2;
 
-		if (ip < txn->ranges[middle].start)
+		if (ip < ranges[middle].start)
 			high = middle;
-		else if (ip >= txn->ranges[middle].end)
+		else if (ip >= ranges[middle].end)
 			low = middle + 1;
 		else
 			return true;
 	}
 	return false;
 }
+NOKPROBE_SYMBOL(kerf_in_ranges);
+
+/*
+ * The frame's instruction pointer, with a place in a trampoline as its window's start: there are no ORC data for the
+ * trampoline, but it leaves the stack as it was there, or lower by its cells. 0: the stack cannot be followed. @slot is the
+ * trampoline's, or -1.
+ */
+static unsigned long frame_ip(struct unwind_state *state, int *slot)
+{
+	unsigned long ip = unwind_get_return_address(state);
+	const struct kerf_location *loc;
+
+	*slot = ip ? kerf_pool_slot_of(ip) : -1;
+	if (*slot < 0)
+		return ip;
+	loc = kerf_pool_location(*slot);
+	if (!loc)
+		return 0;
+	if (kerf_pool_lowered(*slot, ip))
+		state->sp += KERF_CELLS_SIZE;
+	state->ip = loc->addr;
+	state->signal = true;		/* the next instruction, not the one behind a call */
+	return ip;
+}
+NOKPROBE_SYMBOL(frame_ip);
+
+static bool at_user_mode(struct unwind_state *state)
+{
+	struct pt_regs *regs = unwind_get_entry_regs(state, NULL);
+
+	return regs && user_mode(regs);
+}
+NOKPROBE_SYMBOL(at_user_mode);
 
 /*
  * Follows a waiting task's stack. 0: it is outside; 1: inside, at *@ip, or *@ip is 0 when the stack cannot be followed.
@@ -37,82 +71,121 @@ static bool inside(const struct kerf_txn *txn, unsigned long ip)
 static int check_task(const struct kerf_txn *txn, struct task_struct *task, unsigned long *ip)
 {
 	struct unwind_state state;
-	const struct kerf_location *loc;
-	struct pt_regs *regs;
 	int slot;
 
 	for (unwind_start(&state, task, NULL, NULL); !unwind_done(&state) && !unwind_error(&state);
 	     unwind_next_frame(&state)) {
-		regs = unwind_get_entry_regs(&state, NULL);
-		if (regs && user_mode(regs))
+		if (at_user_mode(&state))
 			return 0;
-		*ip = unwind_get_return_address(&state);
-		if (!*ip || inside(txn, *ip))
+		*ip = frame_ip(&state, &slot);
+		if (!*ip || kerf_in_ranges(txn->ranges, txn->n_ranges, *ip))
 			return 1;
-		slot = kerf_pool_slot_of(*ip);
-		if (slot < 0)
-			continue;
-		/*
-		 * In a trampoline that stays. There are no ORC data for it, but it leaves the stack as it was
-		 * at the window's start, or lower by its cells; and for the ranges it is within that window.
-		 */
-		loc = kerf_pool_location(slot);
-		if (!loc || inside(txn, loc->addr + 1))
+		/* For the ranges a trampoline that stays is within its window. */
+		if (slot >= 0 && kerf_in_ranges(txn->ranges, txn->n_ranges, state.ip + 1))
 			return 1;
-		if (kerf_pool_lowered(slot, *ip))
-			state.sp += KERF_CELLS_SIZE;
-		state.ip = loc->addr;
-		state.signal = true;	/* the next instruction, not the one behind a call */
 	}
 	*ip = 0;
 	return unwind_error(&state) ? 1 : 0;
 }
 NOKPROBE_SYMBOL(check_task);
 
-static bool blocks(const struct kerf_txn *txn, struct task_struct *task, unsigned int *tasks, struct kerf_blocker *who)
+/*
+ * Is a frame of @task in the ranges? Gives the canonical frame address of the outermost such frame, and its instruction pointer. A
+ * stack that cannot be followed counts as inside, at 0. @regs: where the running task itself is; else it waits.
+ */
+bool kerf_stack_inside(struct task_struct *task, struct pt_regs *regs, const struct kerf_range *ranges, unsigned int n,
+		       unsigned long *cfa, unsigned long *ip)
 {
-	/* On a CPU now: a stopper. No stack any more: dead. */
-	if (task->on_cpu || !refcount_read(&task->stack_refcount))
-		return false;
-	++*tasks;
-	if (!check_task(txn, task, &who->ip))
-		return false;
-	memcpy(who->comm, task->comm, sizeof(who->comm));
-	who->comm[sizeof(who->comm) - 1] = 0;
-	who->pid = task->pid;
+	struct unwind_state state;
+	bool found = false, here;
+	unsigned long at;
+	int slot;
+
+	unwind_start(&state, task, regs, NULL);
+	while (!unwind_done(&state) && !unwind_error(&state) && !at_user_mode(&state)) {
+		at = frame_ip(&state, &slot);
+		if (!at)
+			goto lost;
+		here = kerf_in_ranges(ranges, n, slot < 0 ? at : state.ip + 1);
+		if (here)
+			*ip = at;
+		unwind_next_frame(&state);
+		if (here)
+			*cfa = state.sp;
+		found |= here;
+	}
+	if (!unwind_error(&state))
+		return found;
+lost:
+	*cfa = 0;
+	*ip = 0;
 	return true;
 }
+NOKPROBE_SYMBOL(kerf_stack_inside);
 
 /* Tasks that have reaped themselves and still have part of do_exit to run, from the lists that Tasks RCU keeps of them. */
-static bool exiting_block(const struct kerf_txn *txn, int cpu, unsigned int *tasks, struct kerf_blocker *who)
+static struct list_head *exiting(int cpu)
 {
-	struct list_head *head = (void *)(kerf_rcu_tasks__percpu + kerf_exit_list_offset + per_cpu_offset(cpu));
-	struct task_struct *task;
-
-	if (!head->next)
-		return false;
-	list_for_each_entry(task, head, rcu_tasks_exit_list)
-		if (blocks(txn, task, tasks, who))
-			return true;
-	return false;
+	return (void *)(kerf_rcu_tasks__percpu + kerf_exit_list_offset + per_cpu_offset(cpu));
 }
 
-/* Looks at every task there is. -EAGAIN and @who when one is inside. */
-int kerf_stack_check_all(const struct kerf_txn *txn, unsigned int *tasks, struct kerf_blocker *who)
+static void check_one(struct task_struct *task, struct kerf_visit *check)
+{
+	if (check->blocked)
+		return;
+	check->tasks++;
+	if (!check_task(check->txn, task, &check->who->ip))
+		return;
+	check->blocked = true;
+	memcpy(check->who->comm, task->comm, sizeof(check->who->comm));
+	check->who->comm[sizeof(check->who->comm) - 1] = 0;
+	check->who->pid = task->pid;
+}
+NOKPROBE_SYMBOL(check_one);
+
+/* On a CPU now: a stopper. No stack any more: dead. */
+static bool waits(const struct task_struct *task)
+{
+	return !task->on_cpu && refcount_read(&task->stack_refcount);
+}
+
+static void visit(struct task_struct *task, struct kerf_visit *visit)
+{
+	if (!waits(task))
+		return;
+	if (visit->txn)
+		check_one(task, visit);
+	else
+		kerf_transition_visit(task, visit->again);
+}
+NOKPROBE_SYMBOL(visit);
+
+/* Looks at every task that there is and that waits. All CPUs are stopped. */
+void kerf_stack_each(struct kerf_visit *v)
 {
 	struct task_struct *group, *task;
 	int cpu;
 
-	*tasks = 0;
 	for_each_process_thread(group, task)
-		if (blocks(txn, task, tasks, who))
-			return -EAGAIN;
+		visit(task, v);
 	for_each_online_cpu(cpu)
-		if (blocks(txn, kcall(idle_task, cpu), tasks, who))
-			return -EAGAIN;
-	for_each_possible_cpu(cpu)
-		if (exiting_block(txn, cpu, tasks, who))
-			return -EAGAIN;
-	return 0;
+		visit(kcall(idle_task, cpu), v);
+	for_each_possible_cpu(cpu) {
+		if (!exiting(cpu)->next)
+			continue;
+		list_for_each_entry(task, exiting(cpu), rcu_tasks_exit_list)
+			visit(task, v);
+	}
+}
+NOKPROBE_SYMBOL(kerf_stack_each);
+
+/* Is any task inside the ranges of the transaction? -EAGAIN and @who when one is. */
+int kerf_stack_check_all(const struct kerf_txn *txn, unsigned int *tasks, struct kerf_blocker *who)
+{
+	struct kerf_visit check = { .txn = txn, .who = who };
+
+	kerf_stack_each(&check);
+	*tasks = check.tasks;
+	return check.blocked ? -EAGAIN : 0;
 }
 NOKPROBE_SYMBOL(kerf_stack_check_all);

@@ -31,12 +31,18 @@ static int compare_and_write(struct stop *stop)
 		if (err)
 			return err;
 	}
+	if (txn->collect) {
+		err = kerf_transition_collect(txn->report);
+		if (err)
+			return err;
+	}
 	for (i = 0; i < txn->n_writes && !txn->dry_run; i++) {
 		struct kerf_write *write = &txn->writes[i];
 		const u8 *bytes = write->restore ? write->loc->stock : write->loc->set;
 
 		kerf_owned(write->loc, &start, &end);
 		kcall(text_poke, (void *)start, bytes + (start - write->loc->addr), end - start);
+		write->loc->in_text = !write->restore;
 	}
 	return 0;
 }

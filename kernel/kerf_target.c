@@ -95,30 +95,69 @@ static int find_target(struct kerf_target *target, struct kerf_report *report)
 	return 0;
 }
 
-static int place(struct kerf_txn *txn, struct kerf_entry *entry)
+static const char *target_name(const struct kerf_target *target)
+{
+	return target->name[0] ? target->name : "the kernel";
+}
+
+static int place_locations(struct kerf_txn *txn, struct kerf_location *locations, unsigned int n)
 {
 	unsigned int i;
 
-	for (i = 0; i < entry->n_locations; i++) {
-		struct kerf_location *loc = &entry->locations[i];
+	for (i = 0; i < n; i++) {
+		struct kerf_location *loc = &locations[i];
 		struct kerf_target *target = &txn->targets[loc->addr];
 
 		if (loc->offset > target->end - target->base ||
 		    loc->len > target->end - target->base - loc->offset)
 			return kerf_refuse(txn->report, -ERANGE, "%s: offset 0x%llx is outside the text of %s (0x%lx bytes; __init code is not accepted)",
-					   entry->id, loc->offset, target->name[0] ? target->name : "the kernel",
-					   target->end - target->base);
+					   loc->entry->id, loc->offset, target_name(target), target->end - target->base);
 		loc->mod = target->mod;
 		loc->addr = target->base + loc->offset;
 	}
+	return 0;
+}
+
+static int place_span(struct kerf_txn *txn, const struct kerf_entry *entry, struct kerf_safe_span *span)
+{
+	struct kerf_target *target = &txn->targets[span->target];
+	unsigned int i;
+	bool fits = span->entry < target->end - target->base;
+
+	span->entry += target->base;
+	for (i = 0; i < span->n_ranges; i++) {
+		fits &= span->ranges[i].end <= target->end - target->base;
+		span->ranges[i].start += target->base;
+		span->ranges[i].end += target->base;
+	}
+	for (i = 0; i < span->n_exits; i++) {
+		fits &= span->exits[i] < target->end - target->base;
+		span->exits[i] += target->base;
+	}
+	span->mod = target->mod;
+	if (!fits)
+		return kerf_refuse(txn->report, -ERANGE, "%s: a safe span is outside the text of %s", entry->id,
+				   target_name(target));
+	return 0;
+}
+
+static int place(struct kerf_txn *txn, struct kerf_entry *entry)
+{
+	int err = place_locations(txn, entry->locations, entry->n_locations) ?:
+		  place_locations(txn, entry->gates, entry->n_gates);
+	unsigned int i;
+
+	for (i = 0; i < entry->n_spans && !err; i++)
+		err = place_span(txn, entry, &entry->spans[i]);
+	if (err)
+		return err;
 	for (i = 0; i < entry->n_between; i++) {
 		struct kerf_between *range = &entry->between[i];
 		struct kerf_target *target = &txn->targets[range->target];
 
 		if (range->end > target->end - target->base)
 			return kerf_refuse(txn->report, -ERANGE, "%s: range 0x%lx..0x%lx is outside the text of %s",
-					   entry->id, range->start, range->end,
-					   target->name[0] ? target->name : "the kernel");
+					   entry->id, range->start, range->end, target_name(target));
 		range->mod = target->mod;
 		range->start += target->base;
 		range->end += target->base;

@@ -6,6 +6,7 @@
 #include <linux/delay.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/timekeeping.h>
 
 #include "kerf.h"
 #include "kerf_lookup.h"
@@ -13,6 +14,7 @@
 /* Guarded by kerf_mutex, which the callers of this file hold. */
 LIST_HEAD(kerf_entries);
 LIST_HEAD(kerf_holds);
+struct list_head *kerf_pending;
 
 static bool has_entries;
 
@@ -28,15 +30,21 @@ static void hold_module(void)
 		module_put(THIS_MODULE);
 }
 
-static void release_slots(struct kerf_entry *entry)
+static void release(struct kerf_location *locations, unsigned int n)
 {
 	unsigned int i;
 
-	for (i = 0; i < entry->n_locations; i++) {
-		if (entry->locations[i].slot >= 0)
-			kerf_pool_release(entry->locations[i].slot);
-		entry->locations[i].slot = -1;
+	for (i = 0; i < n; i++) {
+		if (locations[i].slot >= 0)
+			kerf_pool_release(locations[i].slot);
+		locations[i].slot = -1;
 	}
+}
+
+static void release_slots(struct kerf_entry *entry)
+{
+	release(entry->locations, entry->n_locations);
+	release(entry->gates, entry->n_gates);
 }
 
 static int prepare_location(struct kerf_txn *txn, struct kerf_location *loc)
@@ -61,10 +69,13 @@ static int prepare(struct kerf_txn *txn)
 	unsigned int i;
 	int err = kerf_targets_find(txn);
 
-	list_for_each_entry(entry, &txn->sets, node)
+	list_for_each_entry(entry, &txn->sets, node) {
 		for (i = 0; i < entry->n_locations && !err; i++)
 			err = prepare_location(txn, &entry->locations[i]);
-	return err ?: kerf_plan(txn);
+		for (i = 0; i < entry->n_gates && !err; i++)
+			err = prepare_location(txn, &entry->gates[i]);
+	}
+	return err ?: kerf_plan_check(txn);
 }
 
 /* All the checks that need the locks of the kernel's other writers of text. Where instructions begin is asked once. */
@@ -114,7 +125,7 @@ static void announce(struct kerf_txn *txn)
 }
 
 /* The locks in the order in which kernel/kprobes.c takes them; nobody but us writes text, and no CPU comes or goes. */
-static int attempt(struct kerf_txn *txn, bool first)
+int kerf_attempt(struct kerf_txn *txn, bool first)
 {
 	int err;
 
@@ -137,14 +148,14 @@ static int attempt(struct kerf_txn *txn, bool first)
 }
 
 /* Tries until nobody is inside, the time is up, or the writer was killed. Only before the point of no return. */
-static int attempts(struct kerf_txn *txn)
+int kerf_attempts(struct kerf_txn *txn, unsigned long until)
 {
-	unsigned long until = jiffies + msecs_to_jiffies(txn->timeout_ms), pause = 100;
+	unsigned long pause = 100;
 	bool first = true;
 	int err;
 
 	for (;;) {
-		err = attempt(txn, first);
+		err = kerf_attempt(txn, first);
 		first = false;
 		if (err != -EAGAIN)
 			return err;
@@ -169,7 +180,16 @@ static void commit(struct kerf_txn *txn)
 		release_slots(entry);
 		kerf_entry_free(entry);
 	}
-	list_splice_tail_init(&txn->sets, &kerf_entries);
+	list_for_each_entry_safe(entry, next, &txn->sets, node) {
+		release(entry->gates, entry->n_gates);
+		entry->n_gates = 0;
+		entry->old = NULL;
+		list_del(&entry->node);
+		if (entry->n_locations)
+			list_add_tail(&entry->node, &kerf_entries);
+		else
+			kerf_entry_free(entry);
+	}
 	list_for_each_entry_safe(hold, next_hold, &kerf_holds, node)
 		if (txn->unset_all || !strcmp(hold->owner, txn->drop))
 			kerf_hold_free(hold);
@@ -182,22 +202,42 @@ static void commit(struct kerf_txn *txn)
 /* All or nothing; the report says what and why. Caller holds kerf_mutex. */
 int kerf_transact(struct kerf_txn *txn)
 {
+	u64 begin = ktime_get_mono_fast_ns();
 	struct kerf_entry *entry;
-	int err = prepare(txn);
+	int err = kerf_transition_settle(txn->report) ?: prepare(txn);
 
-	if (!err && txn->n_writes)
-		err = attempts(txn);
-	if (!err && !txn->dry_run) {
+	if (!err && txn->mode != KERF_AT_ONCE && !txn->dry_run) {
+		err = kerf_transition(txn);
+	} else if (!err) {
+		kerf_plan(txn, KERF_DIRECTLY, false);
+		if (txn->n_writes)
+			err = kerf_attempts(txn, jiffies + msecs_to_jiffies(txn->timeout_ms));
+	}
+	txn->report->total_ns = ktime_get_mono_fast_ns() - begin;
+	if (!err && !txn->dry_run)
 		commit(txn);
-	} else {
+	else if (!kerf_transition_stuck(txn))
 		list_for_each_entry(entry, &txn->sets, node)
 			release_slots(entry);
-	}
 	if (!err)
 		txn->report->text[0] = 0;
-	kerf_plan_free(txn);
-	kerf_targets_put(txn);
+	if (!kerf_transition_stuck(txn)) {
+		kerf_plan_clear(txn);
+		kerf_targets_put(txn);
+	}
 	return err;
+}
+
+/* A transition that failed has been taken back at last. */
+void kerf_txn_settled(struct kerf_txn *txn)
+{
+	struct kerf_entry *entry;
+
+	list_for_each_entry(entry, &txn->sets, node)
+		release_slots(entry);
+	kerf_plan_clear(txn);
+	kerf_targets_put(txn);
+	kerf_txn_free(txn);
 }
 
 /* The module's text is going away, and nobody runs it: its locations are void, and written no more. */

@@ -107,3 +107,19 @@ SYM_FUNC_START(kerf_test_fault)
 	RET
 	_ASM_EXTABLE(1b, 2b)
 SYM_FUNC_END(kerf_test_fault)
+
+/*
+ * u64 span(u32 how, u32 depth): the value V twice, low and high, with a call between that may sleep, or come back here. The safe
+ * span goes from behind the first instruction with V to the end.
+ */
+SYM_FUNC_START(kerf_test_span)
+	pushq	%rbx
+	movl	$0x10, %ebx
+	movl	%ebx, %edx
+	call	kerf_test_between
+	movl	$0x10, %eax
+	shlq	$32, %rax
+	orq	%rbx, %rax
+	popq	%rbx
+	RET
+SYM_FUNC_END(kerf_test_span)

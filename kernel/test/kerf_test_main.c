@@ -26,6 +26,9 @@ u32 kerf_test_fault(u32 *p);
 u32 kerf_test_limit(u32 x);
 void kerf_test_wait(void);
 
+int kerf_test_spans_init(void);
+void kerf_test_spans_exit(void);
+
 u32 kerf_test_small = 1;
 u32 kerf_test_large = 2;
 u32 kerf_test_stored;
@@ -190,7 +193,13 @@ static const struct file_operations fops = {
 
 static int __init test_init(void)
 {
+	int err = kerf_test_spans_init();
+
+	if (err)
+		return err;
 	file = debugfs_create_file("kerf_test", 0600, NULL, NULL, &fops);
+	if (IS_ERR(file))
+		kerf_test_spans_exit();
 	return PTR_ERR_OR_ZERO(file);
 }
 
@@ -198,6 +207,7 @@ static void __exit test_exit(void)
 {
 	debugfs_remove(file);
 	stop_all();
+	kerf_test_spans_exit();
 }
 
 module_init(test_init);

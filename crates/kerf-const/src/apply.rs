@@ -183,7 +183,8 @@ fn assemble(job: &Job) -> Result<kerf_live::Entry, ConstError> {
         Setting::Derived { number, .. } => number,
     };
     let shown = value.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-    Ok(kerf_live::Entry { id: live_id(entry, setting), value: shown, decider: None, locations, between })
+    let (id, gates, spans) = (live_id(entry, setting), Vec::new(), Vec::new());
+    Ok(kerf_live::Entry { id, value: shown, decider: None, locations, gates, spans, between })
 }
 
 /// The values around the deployed one, within the domain, for which a span's numbers fit their own instructions.

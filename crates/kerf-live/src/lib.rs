@@ -20,7 +20,8 @@ pub use live::Live;
 pub use loaded::LoadedModule;
 pub use status::{ActiveEntry, ActiveLocation, ActivePolicy, Outcome, Placement, State, Status};
 pub use transaction::{
-    Argument, Change, Decider, DetourInstruction, Entry, Location, Mark, Number, Range, Target, Transaction,
+    Argument, Change, Decider, DetourInstruction, Entry, Location, Mark, Mode, Number, Range, SafeSpan, Target,
+    Transaction,
 };
 
 /// The version of the module's interface that this crate speaks.

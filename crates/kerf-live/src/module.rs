@@ -32,6 +32,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "kerf_main.c",
     "kerf_owner.c",
     "kerf_plan.c",
+    "kerf_points.c",
     "kerf_policy.c",
     "kerf_policy.h",
     "kerf_pool.c",
@@ -41,6 +42,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "kerf_stop.c",
     "kerf_target.c",
     "kerf_text.c",
+    "kerf_transition.c",
     "kerf_verify.c",
 ];
 

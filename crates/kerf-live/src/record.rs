@@ -4,14 +4,15 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use crate::{
-    Argument, BuildId, Change, Decider, DetourInstruction, Entry, Location, Mark, Number, PROTOCOL, Range, Target,
-    Transaction,
+    Argument, BuildId, Change, Decider, DetourInstruction, Entry, Location, Mark, Mode, Number, PROTOCOL, Range,
+    SafeSpan, Target, Transaction,
 };
 
 const MAGIC: &[u8; 8] = b"KERFTXN1";
 const FLAG_DRY_RUN: u32 = 1;
 const FLAG_UNSET_ALL: u32 = 2;
 const FLAG_REPLACE: u32 = 4;
+const MODE_SHIFT: u32 = 8;
 const OP_SET: u8 = 1;
 const OP_UNSET: u8 = 2;
 const OP_POLICY: u8 = 3;
@@ -181,12 +182,16 @@ fn write_marks(writer: &mut Writer, id: &str, marks: &[Mark], arguments: &[Argum
     Ok(())
 }
 
-fn write_decider(writer: &mut Writer, id: &str, decider: &Decider) -> Result<(), RecordError> {
-    let ranges = limited(id, decider.ranges.len(), 1, 256, "intervals of permitted values", "1 to 256")?;
+fn write_decider(writer: &mut Writer, entry: &Entry, decider: &Decider) -> Result<(), RecordError> {
+    let id = &entry.id;
+    let least = usize::from(decider.program.is_some());
+    let ranges = limited(id, decider.ranges.len(), least, 256 * least, "intervals of permitted values", "1 to 256")?;
     let forms = limited(id, decider.forms.len(), 1, 8, "forms", "1 to 8")?;
-    writer.u32(decider.program as u32);
+    let spans = limited(id, entry.spans.len(), 0, 64, "safe spans", "up to 64")?;
+    writer.u32(decider.program.unwrap_or(-1) as u32);
     writer.u16(ranges as u16);
-    writer.bytes.extend([forms as u8, 0]);
+    writer.bytes.extend([forms as u8, spans as u8]);
+    writer.u64(decider.stock as u64);
     for (min, max) in &decider.ranges {
         writer.u64(*min as u64);
         writer.u64(*max as u64);
@@ -219,21 +224,45 @@ fn write_range(writer: &mut Writer, id: &str, range: &Range) -> Result<(), Recor
     Ok(())
 }
 
+fn write_span(writer: &mut Writer, id: &str, span: &SafeSpan) -> Result<(), RecordError> {
+    let ranges = limited(id, span.ranges.len(), 1, 1024, "ranges of a safe span", "1 to 1024")?;
+    let exits = limited(id, span.exits.len(), 0, 64, "exits of a safe span", "up to 64")?;
+    let target = writer.target(&span.target);
+    [target, ranges as u16, exits as u16, 0].into_iter().for_each(|n| writer.u16(n));
+    writer.u64(span.entry);
+    for (start, end) in &span.ranges {
+        if start >= end {
+            return Err(RecordError::Range { id: id.to_owned(), start: *start, end: *end });
+        }
+        writer.u64(*start);
+        writer.u64(*end);
+    }
+    span.exits.iter().for_each(|exit| writer.u64(*exit));
+    Ok(())
+}
+
 fn write_entry(writer: &mut Writer, entry: &Entry) -> Result<(), RecordError> {
     let id = &entry.id;
     let name = checked_id(id)?;
-    let locations = limited(id, entry.locations.len(), 1, 256, "locations", "1 to 256")?;
+    let gates = limited(id, entry.gates.len(), 0, 256, "gates", "up to 256")?;
+    let least = usize::from(gates == 0);
+    let locations = limited(id, entry.locations.len(), least, 256, "locations", "1 to 256")?;
     let between = limited(id, entry.between.len(), 0, 1024, "ranges", "up to 1024")?;
-    writer.u8(if entry.decider.is_some() { OP_POLICY } else { OP_SET });
+    let policy = entry.decider.as_ref().is_some_and(|decider| decider.program.is_some());
+    writer.u8(if policy { OP_POLICY } else { OP_SET });
     writer.u8(name.len() as u8);
     writer.u16(locations as u16);
     writer.u16(between as u16);
-    writer.u16(0);
+    writer.u16(gates as u16);
     writer.u64(entry.value as u64);
     writer.bytes.extend(name);
-    entry.decider.iter().try_for_each(|decider| write_decider(writer, id, decider))?;
+    let decider = entry.decider.as_ref().filter(|_| policy || gates > 0);
+    decider.iter().try_for_each(|decider| write_decider(writer, entry, decider))?;
     entry.locations.iter().try_for_each(|location| write_location(writer, id, location))?;
-    entry.between.iter().try_for_each(|range| write_range(writer, id, range))
+    entry.gates.iter().try_for_each(|gate| write_location(writer, id, gate))?;
+    entry.between.iter().try_for_each(|range| write_range(writer, id, range))?;
+    let spans = if decider.is_some() { entry.spans.as_slice() } else { &[] };
+    spans.iter().try_for_each(|span| write_span(writer, id, span))
 }
 
 fn target_bytes(target: &Target, kernel: &BuildId) -> Result<Vec<u8>, RecordError> {
@@ -301,7 +330,7 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
     let operations =
         transaction.entries.len() + transaction.unset.len() + usize::from(transaction.drop.is_some()) + files;
     limited("transaction", operations, 1, 256, "operations", "1 to 256")?;
-    let locations = transaction.entries.iter().map(|entry| entry.locations.len()).sum();
+    let locations = transaction.entries.iter().map(|entry| entry.locations.len() + entry.gates.len()).sum();
     limited("transaction", locations, 0, 4096, "locations", "up to 4096")?;
     // The kernel comes first whether a location names it or not, so that the module compares its build id.
     let mut body = Writer { bytes: Vec::new(), targets: vec![Target::Kernel] };
@@ -325,7 +354,12 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
     let length = HEADER_SIZE + targets.len() + body.bytes.len();
     limited("transaction", length + owner.len(), 1, RECORD_MAX, "bytes in the record", "up to 1048576")?;
     let flag = |wanted: bool, flag: u32| if wanted { flag } else { 0 };
-    let flags = flag(transaction.dry_run, FLAG_DRY_RUN) | flag(transaction.replace, FLAG_REPLACE);
+    let mode = match transaction.mode {
+        Mode::Immediate => 0,
+        Mode::Task => 1,
+        Mode::Global => 2,
+    };
+    let flags = flag(transaction.dry_run, FLAG_DRY_RUN) | flag(transaction.replace, FLAG_REPLACE) | mode << MODE_SHIFT;
     let mut record = header(length, flags, transaction.timeout, body.targets.len(), operations, owner);
     record.extend(targets);
     record.extend(body.bytes);

@@ -47,6 +47,12 @@ pub struct Outcome {
     pub tasks: u32,
     /// How long the last stop took.
     pub stop: Duration,
+    /// How many threads were inside a safe span when a transition began.
+    pub inside: u32,
+    /// How often the stacks of those left were looked at again.
+    pub looks: u32,
+    /// How long all of it took.
+    pub total: Duration,
     /// What was wrong, or nothing.
     pub text: String,
 }
@@ -277,6 +283,9 @@ pub fn parse(text: &str) -> Result<Status, StatusError> {
             attempts: result.number("attempts")?,
             tasks: result.number("tasks")?,
             stop: Duration::from_nanos(result.number("stop_ns")?),
+            inside: result.number("inside")?,
+            looks: result.number("looks")?,
+            total: Duration::from_nanos(result.number("total_ns")?),
             text: result.tail("text")?.to_owned(),
         },
         entries: Vec::new(),

@@ -16,6 +16,8 @@ pub struct Transaction {
     pub entries: Vec<Entry>,
     /// Ids of entries to unset in the same moment.
     pub unset: Vec<String>,
+    /// When the change comes for whom.
+    pub mode: Mode,
     /// How long to wait for tasks to leave what changes; up to a minute.
     pub timeout: Duration,
     /// Check everything, write nothing.
@@ -37,6 +39,7 @@ impl Transaction {
             build_id,
             entries: Vec::new(),
             unset: Vec::new(),
+            mode: Mode::Immediate,
             timeout: Duration::from_secs(2),
             dry_run: false,
             owner: String::new(),
@@ -47,27 +50,59 @@ impl Transaction {
     }
 }
 
+/// When a change comes for whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// For everybody in the same moment, wherever they are but inside what is written.
+    #[default]
+    Immediate,
+    /// For each task when it is outside the safe spans.
+    Task,
+    /// For everybody in the same moment, when nobody is inside a safe span.
+    Global,
+}
+
+/// Code of one function in which the effects of a constant's value live, with all that it calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SafeSpan {
+    /// Whose text.
+    pub target: Target,
+    /// Offset of the only instruction at which it is entered; a thread there is outside.
+    pub entry: u64,
+    /// Offsets `start <= p < end` at which a thread is inside; 1 to 1024.
+    pub ranges: Vec<(u64, u64)>,
+    /// Offsets of the instructions at which it is left; up to 64.
+    pub exits: Vec<u64>,
+}
+
 /// A constant with its value: all locations change together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The name, printable ASCII without spaces, 1 to 160 bytes.
     pub id: String,
-    /// The value, for display only; with a policy the stock value, from which its numbers follow.
+    /// The value; the stock one with a policy. Without a decider it is for display only.
     pub value: i64,
-    /// What decides instead of a fixed value.
+    /// What the numbers of gates and policies follow from.
     pub decider: Option<Decider>,
-    /// Where text changes; 1 to 256.
+    /// Where text changes; 1 to 256. None: the stock value comes back, in a transition.
     pub locations: Vec<Location>,
+    /// Decided locations that stand in the text while a transition runs; up to 256. A policy's own locations do without.
+    pub gates: Vec<Location>,
+    /// What a transition waits for threads to leave; up to 64.
+    pub spans: Vec<SafeSpan>,
     /// Where no task may be when it does; up to 1024.
     pub between: Vec<Range>,
 }
 
-/// A policy: what returns decisions, and which of them are carried out.
+/// What decides on a value, and how the numbers in the code follow from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decider {
-    /// A loaded BPF program of type kprobe, open in the process that submits the transaction.
-    pub program: RawFd,
-    /// The permitted values, as sorted intervals with both ends included; 1 to 256.
+    /// A loaded BPF program of type kprobe, open in the process that submits the transaction. `None`: the entry's value.
+    pub program: Option<RawFd>,
+    /// The stock value.
+    pub stock: i64,
+    /// The values that a program may decide on, as sorted intervals with both ends included; 1 to 256. None without a program.
     pub ranges: Vec<(i64, i64)>,
     /// How the numbers in the code follow from a value; 1 to 8.
     pub forms: Vec<Number>,

@@ -42,7 +42,7 @@ pub fn decided_entry(
     let mut live = assemble(&job)?;
     let forms = decision.forms.iter().map(|form| number(form).ok_or_else(|| too_wide(entry, form)));
     let forms = forms.collect::<Result<_, _>>()?;
-    live.decider = Some(Decider { program, ranges: ranges(entry, limits)?, forms });
+    live.decider = Some(Decider { program: Some(program), stock: live.value, ranges: ranges(entry, limits)?, forms });
     Ok(live)
 }
 

@@ -19,6 +19,8 @@ fn plug_limit() -> Transaction {
         id: "block/blk.h:L312:32:0".into(),
         value: 4,
         decider: None,
+        gates: Vec::new(),
+        spans: Vec::new(),
         locations: vec![
             immediate(0x650928, &[0x83, 0xe0, 0xe0], 2, &[0xfc]),
             immediate(0x65092b, &[0x83, 0xc0, 0x40], 2, &[8]),
@@ -85,9 +87,20 @@ fn decode_marks(reader: &mut Reader, instructions: Vec<DetourInstruction>) -> Ch
     Change::Decided { instructions, marks, arguments }
 }
 
-fn decode_decider(reader: &mut Reader) -> Decider {
+fn decode_span(reader: &mut Reader, targets: &[(String, BuildId)]) -> SafeSpan {
+    let target = decode_target(reader, targets);
+    let (ranges, exits) = (reader.number(2), reader.number(2));
+    assert_eq!(reader.number(2), 0);
+    let entry = reader.number(8);
+    let ranges = (0..ranges).map(|_| (reader.number(8), reader.number(8))).collect();
+    SafeSpan { target, entry, ranges, exits: (0..exits).map(|_| reader.number(8)).collect() }
+}
+
+/// A decider, and how many safe spans follow later.
+fn decode_decider(reader: &mut Reader) -> (Decider, u64) {
     let (program, ranges, forms) = (reader.number(4) as i32, reader.number(2), reader.number(1));
-    assert_eq!(reader.number(1), 0);
+    let (spans, stock) = (reader.number(1), reader.number(8) as i64);
+    let program = (program >= 0).then_some(program);
     let ranges = (0..ranges).map(|_| (reader.number(8) as i64, reader.number(8) as i64)).collect();
     let form = |reader: &mut Reader| {
         let kind = reader.number(8);
@@ -102,7 +115,7 @@ fn decode_decider(reader: &mut Reader) -> Decider {
             _ => panic!("form {kind}"),
         }
     };
-    Decider { program, ranges, forms: (0..forms).map(|_| form(reader)).collect() }
+    (Decider { program, stock, ranges, forms: (0..forms).map(|_| form(reader)).collect() }, spans)
 }
 
 fn decode_target(reader: &mut Reader, targets: &[(String, BuildId)]) -> Target {
@@ -130,11 +143,12 @@ fn decode(record: &[u8]) -> Transaction {
     transaction.timeout = Duration::from_millis(timeout);
     transaction.dry_run = flags & 1 != 0;
     transaction.replace = flags & 4 != 0;
+    transaction.mode = [Mode::Immediate, Mode::Task, Mode::Global][(flags >> 8) as usize];
     transaction.owner = owner;
     for _ in 0..operations {
         let (kind, id_len, locations, between) =
             (reader.number(1), reader.number(1) as usize, reader.number(2), reader.number(2));
-        assert_eq!(reader.number(2), 0);
+        let gates = reader.number(2);
         let value = reader.number(8) as i64;
         let id = reader.text(id_len);
         match kind {
@@ -144,18 +158,23 @@ fn decode(record: &[u8]) -> Transaction {
             _ => {}
         }
         if !matches!(kind, 1 | 3) {
-            assert!(kind == 5 || locations == 0);
+            assert!(gates == 0 && (kind == 5 || locations == 0));
             continue;
         }
-        let decider = (kind == 3).then(|| decode_decider(&mut reader));
+        let (decider, spans) = match kind == 3 || gates > 0 {
+            true => Some(decode_decider(&mut reader)).unzip(),
+            false => (None, None),
+        };
         let locations = (0..locations).map(|_| decode_location(&mut reader, &targets)).collect();
+        let gates = (0..gates).map(|_| decode_location(&mut reader, &targets)).collect();
         let range = |reader: &mut Reader| {
             let target = decode_target(reader, &targets);
             assert_eq!(reader.number(6), 0);
             Range { target, start: reader.number(8), end: reader.number(8) }
         };
         let between = (0..between).map(|_| range(&mut reader)).collect();
-        transaction.entries.push(Entry { id, value, decider, locations, between });
+        let spans = (0..spans.unwrap_or(0)).map(|_| decode_span(&mut reader, &targets)).collect();
+        transaction.entries.push(Entry { id, value, decider, locations, gates, spans, between });
     }
     assert!(reader.0.is_empty());
     transaction
@@ -245,8 +264,12 @@ fn decider() -> impl Strategy<Value = Decider> {
         (n(), n()).prop_map(|(a, b)| Number::ReciprocalLogarithm { a, b }),
     ];
     let ranges = proptest::collection::vec((n(), n()), 1..4);
-    (0i32..99, ranges, proptest::collection::vec(form, 1..=8))
-        .prop_map(|(program, ranges, forms)| Decider { program, ranges, forms })
+    (proptest::option::of(0i32..99), n(), ranges, proptest::collection::vec(form, 1..=8)).prop_map(
+        |(program, stock, ranges, forms)| {
+            let ranges = if program.is_some() { ranges } else { Vec::new() };
+            Decider { program, stock, ranges, forms }
+        },
+    )
 }
 
 fn location() -> impl Strategy<Value = Location> {
@@ -264,14 +287,27 @@ fn entry() -> impl Strategy<Value = Entry> {
     });
     let locations = proptest::collection::vec(location(), 1..4);
     let decider = proptest::option::of(decider());
-    ("[!-~]{1,160}", any::<i64>(), decider, locations, proptest::collection::vec(range, 0..3))
-        .prop_map(|(id, value, decider, locations, between)| Entry { id, value, decider, locations, between })
+    let gates = proptest::collection::vec(location(), 1..3);
+    let span = (target(), any::<u64>(), proptest::collection::vec(0u64..999, 1..3), proptest::collection::vec(any::<u64>(), 0..3));
+    let span = span.prop_map(|(target, entry, starts, exits)| {
+        let ranges = starts.into_iter().map(|start| (start, start + 7)).collect();
+        SafeSpan { target, entry, ranges, exits }
+    });
+    let spans = proptest::collection::vec(span, 0..3);
+    ("[!-~]{1,160}", any::<i64>(), decider, locations, gates, spans, proptest::collection::vec(range, 0..3)).prop_map(
+        |(id, value, decider, locations, gates, spans, between)| {
+            let gates = if decider.is_some() { gates } else { Vec::new() };
+            let spans = if decider.is_some() { spans } else { Vec::new() };
+            Entry { id, value, decider, locations, gates, spans, between }
+        },
+    )
 }
 
 proptest! {
     #[test]
     fn reads_back_as_written(entries in proptest::collection::vec(entry(), 1..4), unset in proptest::collection::vec("[!-~]{1,9}", 0..3),
-                             timeout in 0u64..60_000, dry_run: bool, replace: bool, owner in "[!-~]{0,64}",
+                             timeout in 0u64..60_000, dry_run: bool, replace: bool,
+                             mode in prop_oneof![Just(Mode::Immediate), Just(Mode::Task), Just(Mode::Global)], owner in "[!-~]{0,64}",
                              drop in proptest::option::of("[!-~]{1,64}"), hold in proptest::collection::vec(0i32..999, 0..5)) {
         let mut transaction = Transaction::new(kernel());
         transaction.entries = entries;
@@ -279,6 +315,7 @@ proptest! {
         transaction.timeout = Duration::from_millis(timeout);
         transaction.dry_run = dry_run;
         (transaction.replace, transaction.owner) = (replace, owner);
+        transaction.mode = mode;
         (transaction.drop, transaction.hold) = (drop, hold);
         prop_assert_eq!(decode(&encode(&transaction).unwrap()), transaction);
     }

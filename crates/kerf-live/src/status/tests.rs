@@ -6,7 +6,7 @@ const TEXT: &str = "\
 kerf protocol=2 build_id=764949bb
 text base=0xffffffff81000000 size=0x1000000
 pool slots=512 used=1
-result code=-16 attempts=9 tasks=80 stop_ns=350000 text=task fio (pid 7) is at f+0x2/0x10, inside what changes
+result code=-16 attempts=9 tasks=80 stop_ns=350000 inside=0 looks=0 total_ns=900000 text=task fio (pid 7) is at f+0x2/0x10, inside what changes
 entry id=block/blk.h:L312:32:0 value=4 locations=2 between=1
 location target=vmlinux offset=0x650928 kind=immediate state=ok slot=-1 stock=83e0e0 want=83e0fc now=83e0fc at=f+0x28/0x190 owner=
 location target=null_blk offset=0x20 kind=detour state=probed slot=3 stock=83e0e0c0c0 want=e900000000 now=cc00000000 at=g+0x20/0x30 [null_blk] owner=kprobe at g+0x20/0x30 [null_blk]

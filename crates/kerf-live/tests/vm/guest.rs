@@ -8,6 +8,7 @@ mod known;
 mod owners;
 mod refusals;
 mod tools;
+mod transitions;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ fn play(scenario: &str, count: u32) -> Outcome {
         "kexec" => coming::kexec(),
         "killed" => coming::killed(),
         "kill-writer" => coming::writer(),
+        "inside" => transitions::parked(),
+        "transitions" => transitions::many(count),
         "mixing" => endurance::mixing(count),
         "cycles" => endurance::cycles(count),
         other => Err(format!("no scenario `{other}`").into()),

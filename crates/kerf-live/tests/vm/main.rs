@@ -109,6 +109,8 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         trial("hibernation_keeps_what_is_set", 2, &["full"], &words("hibernation")),
         trial("kexec_starts_from_stock_text", 2, &["full"], &words("kexec")),
         trial("two_immediates_never_mix", 4, &["full"], &[counted("mixing", 300, 10_000)]),
+        trial("threads_inside_keep_their_value", 2, &["none", "full"], &words("inside")),
+        trial("transitions_never_mix", 4, &["full"], &[counted("transitions", 200, 5000)]),
         trial("cycles_under_load_leave_stock_text", 4, &["none", "full"], &[counted("cycles", 60, 2000)]),
     ]
 }

@@ -177,10 +177,10 @@ mod tests {
     use kerf_live::status;
 
     const SET: &str = "\
-kerf protocol=2 build_id=764949bb
+kerf protocol=3 build_id=764949bb
 text base=0xffffffff81000000 size=0x1000000
 pool slots=512 used=0 pending=0
-result code=0 attempts=1 tasks=9 stop_ns=300000 text=
+result code=0 attempts=1 tasks=9 stop_ns=300000 inside=0 looks=0 total_ns=0 text=
 entry id=BLK_MAX_REQUEST_COUNT value=4 locations=2
 location target=vmlinux at=blk_add_rq_to_plug+0x25/0x100 offset=0x650925 kind=immediate state=ok stock=83e0e0 want=83e0fc now=83e0fc owner=
 location target=vmlinux at=blk_add_rq_to_plug+0x28/0x100 offset=0x650928 kind=immediate state=STATE stock=83c040 want=83c008 now=83c040 owner=OWNER

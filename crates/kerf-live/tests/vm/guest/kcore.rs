@@ -89,3 +89,13 @@ pub fn text_pages(base: u64, size: u64) -> Result<Vec<u64>, Box<dyn Error>> {
     };
     Ok(text.chunks(4096).map(hash).collect())
 }
+
+/// How many bytes lie between a symbol of a module's text and the next one.
+pub fn size(name: &str, module: &str) -> Result<u64, Box<dyn Error>> {
+    let start = symbol(name, Some(module))?;
+    let owner = format!("[{module}]");
+    let text = symbols()?;
+    let own = text.lines().filter(|line| line.ends_with(&owner));
+    let addresses = own.filter_map(|line| u64::from_str_radix(line.split(' ').next()?, 16).ok());
+    Ok(addresses.filter(|address| *address > start).min().ok_or("it is the last symbol")? - start)
+}

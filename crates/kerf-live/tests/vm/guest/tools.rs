@@ -71,7 +71,7 @@ pub fn detour(instructions: &[&[u8]]) -> Change {
 
 /// An entry without ranges.
 pub fn entry(id: &str, value: i64, locations: Vec<Location>) -> Entry {
-    Entry { id: id.into(), value, decider: None, locations, between: Vec::new() }
+    Entry { id: id.into(), value, decider: None, locations, gates: Vec::new(), spans: Vec::new(), between: Vec::new() }
 }
 
 /// Sets one entry.

@@ -97,11 +97,16 @@ bool kerf_stack_inside(struct task_struct *task, struct pt_regs *regs, const str
 		       unsigned long *cfa, unsigned long *ip)
 {
 	struct unwind_state state;
-	bool found = false, here;
+	bool found = regs && kerf_in_ranges(ranges, n, regs->ip), here;
 	unsigned long at;
 	int slot;
 
+	/* With registers the unwinder starts at the caller of where they are. */
 	unwind_start(&state, task, regs, NULL);
+	if (found) {
+		*ip = regs->ip;
+		*cfa = state.sp;
+	}
 	while (!unwind_done(&state) && !unwind_error(&state) && !at_user_mode(&state)) {
 		at = frame_ip(&state, &slot);
 		if (!at)

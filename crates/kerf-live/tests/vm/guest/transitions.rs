@@ -4,7 +4,9 @@ use std::error::Error;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kerf_live::{Change, Decider, DetourInstruction, Entry, Live, LiveError, Mark, Mode, Number, SafeSpan};
+use kerf_live::{
+    Change, Decider, DetourInstruction, Entry, Live, LiveError, Location, Mark, Mode, Number, SafeSpan, Target,
+};
 
 use super::tools::*;
 use super::{Outcome, kcore};
@@ -42,47 +44,67 @@ fn decided(stock: &[u8; 5]) -> Change {
     }
 }
 
-/// The code that a reach stands for.
-fn safe_span(reach: Reach) -> Result<SafeSpan, Box<dyn Error>> {
-    let base = kcore::module_base("kerf_test")?;
-    let (start, exit) = match reach {
-        Reach::Span => {
-            let start = kcore::find(test_symbol("span")?, 64, &FIRST)?;
-            // pop %rbx, behind the last use
-            (start + 1, kcore::find(start, 64, &[0x48, 0x09, 0xd8])? + 3)
-        }
-        Reach::Top => {
-            let start = test_symbol("top")?;
-            (start + 1, start + kcore::size("kerf_test_top", "kerf_test")?)
-        }
-    };
-    let exits = if reach == Reach::Span { vec![exit - base] } else { Vec::new() };
-    let ranges = vec![(start - base, exit - base)];
-    Ok(SafeSpan { target: test_module()?, entry: start - 1 - base, ranges, exits })
+/// Where everything is; found while the text is stock.
+#[derive(Clone)]
+struct Place {
+    target: Target,
+    first: u64,
+    second: u64,
+    span: SafeSpan,
 }
 
-/// The constant with a value; 16 is stock.
-fn span(value: i64, reach: Reach) -> Result<Entry, Box<dyn Error>> {
-    let new = |stock: &[u8; 5]| immediate(1, &(value as u32).to_le_bytes()[..stock.len() - 1]);
-    let at = |change: &dyn Fn(&[u8; 5]) -> Change| -> Result<Vec<_>, Box<dyn Error>> {
-        [FIRST, SECOND].iter().map(|stock| test_location("span", stock, change(stock))).collect()
-    };
-    let locations = if value == 16 { Vec::new() } else { at(&new)? };
-    let decider = Decider { program: None, stock: 16, ranges: Vec::new(), forms: vec![Number::Affine { a: 1, b: 0 }] };
-    Ok(Entry {
-        id: ID.into(),
-        value,
-        decider: Some(decider),
-        locations,
-        gates: at(&decided)?,
-        spans: vec![safe_span(reach)?],
-        between: Vec::new(),
-    })
+impl Place {
+    fn find(reach: Reach) -> Result<Place, Box<dyn Error>> {
+        let base = kcore::module_base("kerf_test")?;
+        let function = test_symbol("span")?;
+        let (first, second) = (kcore::find(function, 64, &FIRST)?, kcore::find(function, 64, &SECOND)?);
+        let (entry, end) = match reach {
+            // or %rbx, %rax is the last use
+            Reach::Span => (first, kcore::find(function, 64, &[0x48, 0x09, 0xd8])? + 3),
+            Reach::Top => (test_symbol("top")?, test_symbol("top")? + kcore::size("kerf_test_top", "kerf_test")?),
+        };
+        let exits = if reach == Reach::Span { vec![end - base] } else { Vec::new() };
+        let target = test_module()?;
+        let span =
+            SafeSpan { target: target.clone(), entry: entry - base, ranges: vec![(entry + 1 - base, end - base)], exits };
+        Ok(Place { target, first: first - base, second: second - base, span })
+    }
+
+    /// The constant with a value; 16 is stock.
+    fn entry(&self, value: i64) -> Entry {
+        let new = |_: &[u8; 5]| immediate(1, &(value as u32).to_le_bytes());
+        let at = |change: &dyn Fn(&[u8; 5]) -> Change| -> Vec<Location> {
+            let places = [(self.first, FIRST), (self.second, SECOND)];
+            let location = |(image_offset, stock): (u64, [u8; 5])| Location {
+                target: self.target.clone(),
+                image_offset,
+                expected: stock.to_vec(),
+                change: change(&stock),
+            };
+            places.into_iter().map(location).collect()
+        };
+        let forms = vec![Number::Affine { a: 1, b: 0 }];
+        Entry {
+            id: ID.into(),
+            value,
+            decider: Some(Decider { program: None, stock: 16, ranges: Vec::new(), forms }),
+            locations: if value == 16 { Vec::new() } else { at(&new) },
+            gates: at(&decided),
+            spans: vec![self.span.clone()],
+            between: Vec::new(),
+        }
+    }
 }
 
-fn switch(live: &mut Live, value: i64, reach: Reach, mode: Mode, timeout: u64) -> Result<kerf_live::Outcome, Box<dyn Error>> {
+fn switch(
+    live: &mut Live,
+    value: i64,
+    place: &Place,
+    mode: Mode,
+    timeout: u64,
+) -> Result<kerf_live::Outcome, Box<dyn Error>> {
     let mut transaction = transaction(live)?;
-    transaction.entries.push(span(value, reach)?);
+    transaction.entries.push(place.entry(value));
     transaction.mode = mode;
     transaction.timeout = Duration::from_millis(timeout);
     live.set(&transaction).map_err(Into::into)
@@ -116,7 +138,7 @@ pub fn parked() -> Outcome {
     write(SPANS, "clear")?;
     let call = parked_call(0)?;
     // Without a range the second immediate changes under the thread that has run the first.
-    let mut careless = span(7, Reach::Span)?;
+    let mut careless = Place::find(Reach::Span)?.entry(7);
     (careless.gates, careless.spans, careless.decider) = (Vec::new(), Vec::new(), None);
     set(&mut live, careless)?;
     write(SPANS, "release")?;
@@ -124,20 +146,23 @@ pub fn parked() -> Outcome {
     same("mixed values after a careless switch", counted("mixed")?, 1)?;
     live.unset_all()?;
     for (reach, levels) in [(Reach::Span, 0), (Reach::Top, 3)] {
-        by_task(&mut live, reach, levels)?;
-        globally(&mut live, reach, levels)?;
-        timeouts(&mut live, reach, levels)?;
+        let place = Place::find(reach)?;
+        println!("  {reach:?}, {levels} levels");
+        by_task(&mut live, &place, levels)?;
+        globally(&mut live, &place, levels)?;
+        timeouts(&mut live, &place, levels)?;
     }
     stock_text(&mut live)
 }
 
 /// The parked thread keeps the old value; others have the new one meanwhile.
-fn by_task(live: &mut Live, reach: Reach, levels: u32) -> Outcome {
+fn by_task(live: &mut Live, place: &Place, levels: u32) -> Outcome {
     write(SPANS, "clear")?;
     let call = parked_call(levels)?;
+    let own = place.clone();
     let setter = thread::spawn(move || {
         let mut live = Live::open().map_err(|e| e.to_string())?;
-        switch(&mut live, 7, reach, Mode::Task, 20_000).map_err(|e| e.to_string())
+        switch(&mut live, 7, &own, Mode::Task, 20_000).map_err(|e| e.to_string())
     });
     wait_for("a call with the new value", || {
         write(SPANS, &format!("call 1 0 {levels}"))?;
@@ -147,22 +172,23 @@ fn by_task(live: &mut Live, reach: Reach, levels: u32) -> Outcome {
     write(SPANS, "release")?;
     joined(call)?;
     let outcome = setter.join().map_err(|_| "the setter panicked")??;
-    println!("  by task, {reach:?}: {} inside, {} looks, {:.1?}", outcome.inside, outcome.looks, outcome.total);
+    println!("  by task: {} inside, {} looks, {:.1?}", outcome.inside, outcome.looks, outcome.total);
     same("threads inside", outcome.inside, 1)?;
     same("mixed", counted("mixed")?, 0)?;
     ensure(counted("seen16")? > 0, || "the parked thread did not keep the old value".into())?;
-    switch(live, 16, reach, Mode::Task, 1000)?;
+    switch(live, 16, place, Mode::Task, 1000)?;
     write(SPANS, "call 3 0 0")?;
     stock_text(live)
 }
 
 /// Nobody has the new value before the parked thread is out.
-fn globally(live: &mut Live, reach: Reach, levels: u32) -> Outcome {
+fn globally(live: &mut Live, place: &Place, levels: u32) -> Outcome {
     write(SPANS, "clear")?;
     let call = parked_call(levels)?;
+    let own = place.clone();
     let setter = thread::spawn(move || {
         let mut live = Live::open().map_err(|e| e.to_string())?;
-        switch(&mut live, 7, reach, Mode::Global, 20_000).map_err(|e| e.to_string())
+        switch(&mut live, 7, &own, Mode::Global, 20_000).map_err(|e| e.to_string())
     });
     thread::sleep(Duration::from_millis(100));
     for _ in 0..20 {
@@ -172,20 +198,20 @@ fn globally(live: &mut Live, reach: Reach, levels: u32) -> Outcome {
     write(SPANS, "release")?;
     joined(call)?;
     let outcome = setter.join().map_err(|_| "the setter panicked")??;
-    println!("  globally, {reach:?}: {} inside, {} looks, {:.1?}", outcome.inside, outcome.looks, outcome.total);
+    println!("  globally: {} inside, {} looks, {:.1?}", outcome.inside, outcome.looks, outcome.total);
     write(SPANS, "call 1 0 0")?;
     same("calls with the new value", counted("seen7")?, 1)?;
     same("mixed and crossed", (counted("mixed")?, counted("crossed")?), (0, 0))?;
-    switch(live, 16, reach, Mode::Global, 1000)?;
+    switch(live, 16, place, Mode::Global, 1000)?;
     stock_text(live)
 }
 
 /// A thread that never leaves: reported, and everything as before.
-fn timeouts(live: &mut Live, reach: Reach, levels: u32) -> Outcome {
+fn timeouts(live: &mut Live, place: &Place, levels: u32) -> Outcome {
     for mode in [Mode::Task, Mode::Global] {
         write(SPANS, "clear")?;
         let call = parked_call(levels)?;
-        let error = switch(live, 7, reach, mode, 200).err().ok_or("a thread is inside for ever, but the switch succeeded")?;
+        let error = switch(live, 7, place, mode, 200).err().ok_or("a thread is inside for ever, but the switch succeeded")?;
         let error = error.downcast::<LiveError>()?;
         ensure(matches!(*error, LiveError::Busy(_)), || format!("{error:?}"))?;
         says(&error, &["still inside", "kerf_test"])?;
@@ -200,6 +226,7 @@ fn timeouts(live: &mut Live, reach: Reach, levels: u32) -> Outcome {
 /// Switches again and again among kernel threads and callers that sleep, spin and come back inside.
 pub fn many(count: u32) -> Outcome {
     let mut live = Live::open()?;
+    let place = Place::find(Reach::Span)?;
     for mode in [Mode::Task, Mode::Global] {
         write(SPANS, "clear")?;
         write(SPANS, "workers 4 300 2")?;
@@ -210,7 +237,7 @@ pub fn many(count: u32) -> Outcome {
         let (start, mut inside, mut failed) = (Instant::now(), 0, 0);
         for n in 0..count {
             let value = if n % 3 == 2 { 16 } else { 20 + i64::from(n % 3) };
-            match switch(&mut live, value, Reach::Span, mode, 10_000) {
+            match switch(&mut live, value, &place, mode, 10_000) {
                 Ok(outcome) => inside += u32::from(outcome.inside > 0),
                 Err(error) if error.downcast_ref::<LiveError>().is_some_and(|e| matches!(e, LiveError::Busy(_))) => failed += 1,
                 Err(error) => return Err(error),
@@ -228,7 +255,7 @@ pub fn many(count: u32) -> Outcome {
         ensure(failed * 20 <= count, || format!("{failed} of {count} switches did not come to an end"))?;
         ensure(calls > 100, || format!("only {calls} calls"))?;
         if !live.status()?.entries.is_empty() {
-            switch(&mut live, 16, Reach::Span, mode, 10_000)?;
+            switch(&mut live, 16, &place, mode, 10_000)?;
         }
         stock_text(&mut live)?;
     }

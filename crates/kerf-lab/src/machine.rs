@@ -88,6 +88,9 @@ pub struct Machine {
     pub allow_warnings: bool,
     /// KVM or TCG; by default KVM when it can boot this kernel here.
     pub accelerator: Option<Accelerator>,
+    /// TCG runs all CPUs in turns on one thread. Slower; but with a thread each, a CPU sometimes runs a breakpoint that the
+    /// guest's kernel has already taken out of its text.
+    pub in_turns: bool,
     /// A plugin; such a machine runs on TCG.
     pub plugin: Option<Plugin>,
     /// More arguments for QEMU.
@@ -112,6 +115,7 @@ impl Machine {
             silence: Duration::from_secs(30),
             allow_warnings: false,
             accelerator: None,
+            in_turns: false,
             plugin: None,
             qemu_args: Vec::new(),
         }

@@ -168,6 +168,7 @@ fn arguments(machine: &Machine, accelerator: Accelerator, layout: &Layout) -> Ve
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     match accelerator {
         Accelerator::Kvm => add(&["-accel", "kvm", "-cpu", "host"]),
+        Accelerator::Tcg if machine.in_turns => add(&["-accel", "tcg,thread=single", "-cpu", "max"]),
         Accelerator::Tcg => add(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
     }
     add(&["-smp", &topology(machine), "-m", &format!("{}M", machine.memory_mib)]);

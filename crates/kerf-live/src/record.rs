@@ -300,14 +300,7 @@ fn checked_owner(name: &str) -> Result<&str, RecordError> {
     if fits { Ok(name) } else { Err(RecordError::Owner(name.to_owned())) }
 }
 
-fn header(
-    length: usize,
-    flags: u32,
-    timeout: Duration,
-    targets: usize,
-    operations: usize,
-    owner: &str,
-) -> Vec<u8> {
+fn header(length: usize, flags: u32, timeout: Duration, targets: usize, operations: usize, owner: &str) -> Vec<u8> {
     let mut header = Writer { bytes: MAGIC.to_vec(), targets: Vec::new() };
     header.u32(PROTOCOL);
     header.u32((length + owner.len()) as u32);

@@ -71,7 +71,16 @@ pub fn compile(source: &Path, headers: &Headers, object: &Path) -> Result<String
     fs::metadata(source).map_err(file_error("read", source))?;
     let clang = std::env::var_os("KERF_CLANG").unwrap_or_else(|| "clang".into());
     let mut command = Command::new(clang);
-    command.args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wno-unused-function", "-fno-caret-diagnostics"]);
+    command.args([
+        "-target",
+        "bpf",
+        "-mcpu=v3",
+        "-O2",
+        "-g",
+        "-Wall",
+        "-Wno-unused-function",
+        "-fno-caret-diagnostics",
+    ]);
     command.arg("-D__TARGET_ARCH_x86").arg("-isystem").arg(&headers.directory);
     command.arg("-c").arg(source).arg("-o").arg(object);
     let output = run(&mut command, "clang", "clang")?;

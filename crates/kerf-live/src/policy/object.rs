@@ -165,9 +165,12 @@ mod tests {
         assert_eq!(beside("kprobe/f+0x1c").unwrap(), Attach::Kprobe("f".into(), 28));
         assert_eq!(beside("kretprobe/f").unwrap(), Attach::Kretprobe("f".into()));
         assert_eq!(beside("tp/sched/sched_switch").unwrap(), Attach::Tracepoint("sched".into(), "sched_switch".into()));
-        for (bad, why) in
-            [("xdp/x", "cannot go with"), ("kprobe", "where to attach"), ("tp/x", "no tracepoint"), ("kprobe/f+x", "offset")]
-        {
+        for (bad, why) in [
+            ("xdp/x", "cannot go with"),
+            ("kprobe", "where to attach"),
+            ("tp/x", "no tracepoint"),
+            ("kprobe/f+x", "offset"),
+        ] {
             assert!(beside(bad).unwrap_err().contains(why), "{bad}");
         }
     }

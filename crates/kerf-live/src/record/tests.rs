@@ -238,8 +238,12 @@ fn change(window: usize) -> BoxedStrategy<Change> {
 
 fn decided() -> impl Strategy<Value = Change> {
     let instruction = proptest::collection::vec(any::<u8>(), 1..=10).prop_map(|bytes| DetourInstruction { bytes });
-    let mark = (any::<u8>(), any::<u8>(), any::<u8>(), 1u8..=64)
-        .prop_map(|(instruction, part, form, bits)| Mark { instruction, part, form, bits });
+    let mark = (any::<u8>(), any::<u8>(), any::<u8>(), 1u8..=64).prop_map(|(instruction, part, form, bits)| Mark {
+        instruction,
+        part,
+        form,
+        bits,
+    });
     let argument = prop_oneof![
         Just(Argument::Gone),
         (0u8..16).prop_map(Argument::Register),
@@ -288,7 +292,12 @@ fn entry() -> impl Strategy<Value = Entry> {
     let locations = proptest::collection::vec(location(), 1..4);
     let decider = proptest::option::of(decider());
     let gates = proptest::collection::vec(location(), 1..3);
-    let span = (target(), any::<u64>(), proptest::collection::vec(0u64..999, 1..3), proptest::collection::vec(any::<u64>(), 0..3));
+    let span = (
+        target(),
+        any::<u64>(),
+        proptest::collection::vec(0u64..999, 1..3),
+        proptest::collection::vec(any::<u64>(), 0..3),
+    );
     let span = span.prop_map(|(target, entry, starts, exits)| {
         let ranges = starts.into_iter().map(|start| (start, start + 7)).collect();
         SafeSpan { target, entry, ranges, exits }

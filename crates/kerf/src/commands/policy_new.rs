@@ -75,7 +75,8 @@ fn function_name(entry: &Entry) -> String {
 }
 
 fn stub(entries: &[Entry]) -> String {
-    let mut out = String::from("// SPDX-License-Identifier: GPL-2.0-only\n#include \"vmlinux.h\"\n#include \"kerf.bpf.h\"\n");
+    let mut out =
+        String::from("// SPDX-License-Identifier: GPL-2.0-only\n#include \"vmlinux.h\"\n#include \"kerf.bpf.h\"\n");
     for entry in entries {
         let _ = write!(out, "\n/*\n * {} = {}, certified {}\n", entry.label(), entry.value, apply::domain_text(entry));
         for line in visible(entry) {

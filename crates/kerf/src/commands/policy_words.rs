@@ -104,7 +104,8 @@ impl TypesArgs {
         let image = Image::open(&file).map_err(ConstError::from)?;
         let build = image.build_id().map(ToString::to_string).with_context(|| no(&file, "build id"))?;
         let btf = tempfile::NamedTempFile::new().context("make a file for the kernel's types")?;
-        std::fs::write(btf.path(), image.btf().with_context(|| no(&file, "types (BTF)"))?).context("write the types")?;
+        std::fs::write(btf.path(), image.btf().with_context(|| no(&file, "types (BTF)"))?)
+            .context("write the types")?;
         Ok(Headers::prepare(&types.join(build), btf.path())?)
     }
 }
@@ -124,7 +125,8 @@ pub fn visible(entry: &Entry) -> Vec<String> {
     for span in &entry.spans {
         let place = |p: &kerf_const::entry::Parameter| p.place != kerf_const::entry::Place::Gone;
         let seen = span.parameters.iter().enumerate().filter(|(_, p)| place(p));
-        let seen: Vec<String> = seen.map(|(n, p)| format!("PT_REGS_PARM{} = {} {}", n + 1, p.type_name, p.name)).collect();
+        let seen: Vec<String> =
+            seen.map(|(n, p)| format!("PT_REGS_PARM{} = {} {}", n + 1, p.type_name, p.name)).collect();
         let seen = if seen.is_empty() { "no argument".to_string() } else { seen.join(", ") };
         lines.push(format!("{}+{:#x}: {seen}", span.function, span.start));
     }

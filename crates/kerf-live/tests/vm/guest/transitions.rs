@@ -65,8 +65,12 @@ impl Place {
         };
         let exits = if reach == Reach::Span { vec![end - base] } else { Vec::new() };
         let target = test_module()?;
-        let span =
-            SafeSpan { target: target.clone(), entry: entry - base, ranges: vec![(entry + 1 - base, end - base)], exits };
+        let span = SafeSpan {
+            target: target.clone(),
+            entry: entry - base,
+            ranges: vec![(entry + 1 - base, end - base)],
+            exits,
+        };
         Ok(Place { target, first: first - base, second: second - base, span })
     }
 
@@ -211,7 +215,8 @@ fn timeouts(live: &mut Live, place: &Place, levels: u32) -> Outcome {
     for mode in [Mode::Task, Mode::Global] {
         write(SPANS, "clear")?;
         let call = parked_call(levels)?;
-        let error = switch(live, 7, place, mode, 200).err().ok_or("a thread is inside for ever, but the switch succeeded")?;
+        let error =
+            switch(live, 7, place, mode, 200).err().ok_or("a thread is inside for ever, but the switch succeeded")?;
         let error = error.downcast::<LiveError>()?;
         ensure(matches!(*error, LiveError::Busy(_)), || format!("{error:?}"))?;
         says(&error, &["still inside", "kerf_test"])?;
@@ -239,7 +244,9 @@ pub fn many(count: u32) -> Outcome {
             let value = if n % 3 == 2 { 16 } else { 20 + i64::from(n % 3) };
             match switch(&mut live, value, &place, mode, 10_000) {
                 Ok(outcome) => inside += u32::from(outcome.inside > 0),
-                Err(error) if error.downcast_ref::<LiveError>().is_some_and(|e| matches!(e, LiveError::Busy(_))) => failed += 1,
+                Err(error) if error.downcast_ref::<LiveError>().is_some_and(|e| matches!(e, LiveError::Busy(_))) => {
+                    failed += 1
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -247,7 +254,9 @@ pub fn many(count: u32) -> Outcome {
         drop(callers);
         write(SPANS, "stop")?;
         let (calls, mixed, crossed) = (counted("calls")?, counted("mixed")?, counted("crossed")?);
-        println!("  {mode:?}: {count} switches of {each:.1?}, {inside} with threads inside, {failed} in vain, {calls} calls");
+        println!(
+            "  {mode:?}: {count} switches of {each:.1?}, {inside} with threads inside, {failed} in vain, {calls} calls"
+        );
         same("mixed values", mixed, 0)?;
         if mode == Mode::Global {
             same("threads that acted on another value at the same time", crossed, 0)?;

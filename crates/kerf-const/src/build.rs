@@ -2,6 +2,7 @@
 
 mod judge;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::equivalence::Signatures;
 use crate::error::ConstError;
 use crate::form::Form;
 use crate::liveness::Liveness;
+use crate::parameters;
 use crate::prove::Proofs;
 pub use crate::recheck::{Judged, Reach, Recheck, certify_value};
 use crate::site::{self, Query, Site};
@@ -284,7 +286,10 @@ impl Job<'_> {
             return Ok(None);
         }
         let next = self.value.value + 1;
-        let objects = in_parallel(2, |n| unit.compile(self.input.tree, &self.site, (n == 1).then_some(next), true));
+        let objects = in_parallel(2, |n| match n {
+            0 => unit.with_debug_information(self.input.tree, &self.site).map(Cow::Borrowed),
+            _ => unit.compile(self.input.tree, &self.site, Some(next), true).map(Cow::Owned),
+        });
         match &objects[..] {
             [Ok(base), Ok(variant)] => crate::layout::changed_type(base, variant),
             [Ok(_), Err(ConstError::Compile { output, .. })] => {
@@ -399,7 +404,18 @@ impl Job<'_> {
             domain::certain(domain, &verdicts, self.value.value, level)
         };
         entry.spans = spans;
+        self.find_parameters(&mut entry, variants.units())?;
         Ok(entry)
+    }
+
+    /// What policies can see at each place.
+    fn find_parameters(&self, entry: &mut Entry, units: &[Unit]) -> Result<(), ConstError> {
+        let used: Vec<&Unit> = units.iter().filter(|u| entry.spans.iter().any(|s| s.unit == u.name)).collect();
+        let objects = in_parallel(used.len(), |n| used[n].with_debug_information(self.input.tree, &self.site));
+        for (unit, object) in used.iter().zip(objects) {
+            parameters::fill(&mut entry.spans, &unit.name, object?)?;
+        }
+        Ok(())
     }
 
     fn with_units(&self, class: Class, reason: String, variants: &Variants) -> Entry {

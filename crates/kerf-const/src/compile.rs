@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ pub struct Unit {
     pub name: String,
     command: Vec<String>,
     form: Form,
+    /// The object as deployed, with debug information, once somebody has asked for it.
+    debug: OnceLock<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,7 @@ pub fn preprocess(tree: &Tree, unit: &str, site: &Site) -> Result<Option<Unit>, 
             return Ok(None);
         }
         if !mark_in_string(&text) {
-            return Ok(Some(Unit { name: unit.into(), command, form: Form::Marked(text) }));
+            return Ok(Some(Unit { name: unit.into(), command, form: Form::Marked(text), debug: OnceLock::new() }));
         }
     }
     // Only the unit without marks tells a site in a preprocessor condition from a unit that does not compile at all.
@@ -70,7 +73,7 @@ pub fn preprocess(tree: &Tree, unit: &str, site: &Site) -> Result<Option<Unit>, 
     if !plain.status.success() {
         return Err(compile_error(unit, None, &plain));
     }
-    Ok(Some(Unit { name: unit.into(), command, form: Form::PerValue }))
+    Ok(Some(Unit { name: unit.into(), command, form: Form::PerValue, debug: OnceLock::new() }))
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, ConstError> {
@@ -160,6 +163,18 @@ impl Unit {
             }
         };
         self.compile_text(tree, &text, value, debug)
+    }
+
+    /// The unit as deployed, compiled with debug information; once, whoever asks.
+    ///
+    /// # Errors
+    /// As [`Unit::compile`].
+    pub fn with_debug_information(&self, tree: &Tree, site: &Site) -> Result<&[u8], ConstError> {
+        if self.debug.get().is_none() {
+            let object = self.compile(tree, site, None, true)?;
+            let _ = self.debug.set(object);
+        }
+        Ok(self.debug.get().map_or(&[], Vec::as_slice))
     }
 
     fn compile_text(&self, tree: &Tree, text: &str, value: Option<i128>, debug: bool) -> Result<Vec<u8>, ConstError> {

@@ -1,14 +1,9 @@
 //! Constants that decide the size or layout of a type: seen by comparing the debug information of two variants.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use gimli::{AttributeValue, Reader};
 
-use gimli::{AttributeValue, EndianSlice, LittleEndian, Reader};
-use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget};
-
+use crate::dwarf::{Sections, malformed};
 use crate::error::ConstError;
-
-type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// One type or member, in the order of the debug information.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,41 +61,9 @@ fn word(tag: gimli::DwTag) -> &'static str {
     }
 }
 
-fn malformed(error: impl std::fmt::Display) -> ConstError {
-    ConstError::Internal(format!("cannot read the debug information of a compiled object: {error}"))
-}
-
-/// The sections of an object with relocations applied, as a linker would for addresses near zero.
-fn sections(object: &[u8]) -> Result<HashMap<String, Vec<u8>>, ConstError> {
-    let file = object::File::parse(object).map_err(malformed)?;
-    let mut found = HashMap::new();
-    for section in file.sections() {
-        let Ok(name) = section.name() else { continue };
-        if !name.starts_with(".debug_") {
-            continue;
-        }
-        let data: Cow<[u8]> = section.uncompressed_data().map_err(malformed)?;
-        let mut data = data.into_owned();
-        for (offset, relocation) in section.relocations() {
-            let RelocationTarget::Symbol(index) = relocation.target() else { continue };
-            let symbol = file.symbol_by_index(index).map_err(malformed)?;
-            let value = (symbol.address() as i64).wrapping_add(relocation.addend()) as u64;
-            let width = usize::from(relocation.size() / 8);
-            if let Some(field) = data.get_mut(offset as usize..offset as usize + width) {
-                field.copy_from_slice(&value.to_le_bytes()[..width]);
-            }
-        }
-        found.insert(name.to_string(), data);
-    }
-    Ok(found)
-}
-
 fn shapes(object: &[u8]) -> Result<Vec<Shape>, ConstError> {
-    let sections = sections(object)?;
-    let load = |id: gimli::SectionId| -> Result<Slice<'_>, gimli::Error> {
-        Ok(EndianSlice::new(sections.get(id.name()).map_or(&[][..], Vec::as_slice), LittleEndian))
-    };
-    let dwarf = gimli::Dwarf::load(load).map_err(malformed)?;
+    let sections = Sections::of(object)?;
+    let dwarf = sections.dwarf()?;
     let mut found = Vec::new();
     let mut units = dwarf.units();
     while let Some(header) = units.next().map_err(malformed)? {

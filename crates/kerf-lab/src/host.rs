@@ -50,6 +50,7 @@ const SOURCE: &[(&str, &str)] = &[
 ];
 const PROOFS: &[(&str, &str)] = &[("z3", "z3")];
 const POLICIES: &[(&str, &str)] = &[
+    ("bpftool", "bpftool"),
     ("clang", "clang"),
     ("/usr/include/bpf/bpf_helpers.h", "libbpf-dev"),
     ("/usr/include/linux/bpf.h", "linux-libc-dev"),

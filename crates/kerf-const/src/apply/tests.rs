@@ -3,8 +3,11 @@
 use iced_x86::{Code, Encoder, MemoryOperand, Register};
 use proptest::prelude::*;
 
+use kerf_live::{Argument, Number};
+
 use super::*;
 use crate::entry::{ImageName, Interval, Proof, Window, to_hex};
+use crate::entry::{Parameter, Place};
 use crate::site::SiteKind;
 
 pub(crate) const BUILD: &str = "764949bbe8b7a9241512fbf3b0d66d0ba34686a8";
@@ -53,6 +56,7 @@ pub(crate) fn span(code: &[u8], covered: usize, iv: Vec<Iv>) -> Span {
         proof: Proof { variants: 9, held_out: 3, smt: true, native: 100 },
         absolute: Vec::new(),
         window,
+        parameters: Vec::new(),
     }
 }
 
@@ -71,6 +75,37 @@ fn set(entry: &Entry, value: i128) -> Result<kerf_live::Entry, ConstError> {
     live_entry(entry, Setting::Value(value), Choice::Cheapest, &Running::default())
 }
 
+/// A policy decides both numbers of the plug limit, in the order of their instructions.
+#[test]
+fn decided_numbers_are_marked() {
+    let mut entry = plug_limit();
+    entry.spans[0].parameters = vec![
+        Parameter { name: "plug".into(), type_name: "struct blk_plug *".into(), place: Place::Register("rdi".into()) },
+        Parameter { name: "rq".into(), type_name: "struct request *".into(), place: Place::Stack(16) },
+        Parameter { name: "flags".into(), type_name: "int".into(), place: Place::Gone },
+    ];
+    let of = |limits, reads: &[usize]| {
+        decided_entry(&entry, 7, limits, &reads.iter().copied().collect(), &Running::default())
+    };
+    let live = of((None, Some(100)), &[1]).unwrap();
+    let decider = live.decider.as_ref().unwrap();
+    assert_eq!((decider.program, decider.stock, decider.ranges.as_slice()), (Some(7), 32, &[(1, 100)][..]));
+    assert_eq!(decider.forms, [Number::Affine { a: -1, b: 0 }, Number::Affine { a: 2, b: 0 }]);
+    let [Location { change: Change::Decided { marks, arguments, .. }, .. }] = live.locations.as_slice() else {
+        panic!("{:?}", live.locations)
+    };
+    assert_eq!(
+        marks.iter().map(|m| (m.instruction, m.part, m.form, m.bits)).collect::<Vec<_>>(),
+        [(0, 0, 0, 32), (1, 0, 1, 32)]
+    );
+    assert_eq!(arguments, &[Argument::Register(7), Argument::Stack(16)]);
+    let error = of((None, None), &[2]).unwrap_err().to_string();
+    assert!(error.contains("`int flags`") && error.contains("PT_REGS_PARM2 is `rq`"), "{error}");
+    assert!(of((None, None), &[4]).unwrap_err().to_string().contains("argument 5"));
+    let error = of((Some(2000), None), &[]).unwrap_err().to_string();
+    assert!(error.contains("no certified value") && error.contains("1..1024"), "{error}");
+}
+
 fn shown(location: &Location) -> String {
     match &location.change {
         Change::Immediate { field_offset, bytes } => {
@@ -79,6 +114,11 @@ fn shown(location: &Location) -> String {
         Change::Detour { instructions } => {
             let new: Vec<String> = instructions.iter().map(|i| to_hex(&i.bytes)).collect();
             format!("{:#x} {} to {}", location.image_offset, to_hex(&location.expected), new.join(" "))
+        }
+        Change::Decided { instructions, marks, arguments } => {
+            let new: Vec<String> = instructions.iter().map(|i| to_hex(&i.bytes)).collect();
+            let (at, old) = (location.image_offset, to_hex(&location.expected));
+            format!("{at:#x} {old} to {} with {marks:?} {arguments:?}", new.join(" "))
         }
     }
 }
@@ -340,6 +380,7 @@ proptest! {
                     prop_assert_eq!(encode::number(&insns[0], Slot::Immediate), Some(-value as i64));
                     prop_assert_eq!(encode::number(&insns[1], Slot::Immediate), Some(2 * value as i64));
                 }
+                Change::Decided { .. } => prop_assert!(false, "nobody decides"),
             }
         }
     }

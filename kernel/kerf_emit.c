@@ -13,6 +13,7 @@ enum { RAX, RCX, RDX, RBX };
 struct emitter {
 	struct kerf_location *loc;
 	unsigned int len;
+	unsigned long refers;		/* what the stock instruction refers to, if relative to the instruction pointer */
 	const char *why;		/* set when it cannot be done */
 	/* Branches out of a slot that has moved the stack pointer leave through these. */
 	struct { unsigned int at; unsigned long target; } exits[KERF_INSNS_MAX];
@@ -114,10 +115,10 @@ static bool rsp_based(const struct insn *i)
 
 /*
  * The memory operand of @i behind another opcode and with another register, followed by @tail bytes of @i. Relative to the
- * instruction pointer it refers to what it did at @stock_end; relative to the stack pointer, likewise.
+ * instruction pointer it refers to what the stock instruction did; relative to the stack pointer, likewise.
  */
 static void with_memory(struct emitter *e, const struct insn *i, const u8 *opcode, unsigned int n, int reg,
-			unsigned long stock_end, unsigned int tail)
+			unsigned int tail)
 {
 	const u8 *bytes = i->kaddr;
 	u8 rex = (i->rex_prefix.nbytes ? i->rex_prefix.bytes[0] & ~4 : 0x40) | (reg & 8 ? 4 : 0);
@@ -129,7 +130,7 @@ static void with_memory(struct emitter *e, const struct insn *i, const u8 *opcod
 	put(e, opcode, n);
 	if (kerf_form_rip_relative(i)) {
 		put8(e, modrm);
-		put_distance(e, stock_end + (s32)i->displacement.value, tail);
+		put_distance(e, e->refers, tail);
 	} else if (rsp_based(i) && e->loc->n_marks) {
 		put8(e, (modrm & 0x3f) | 0x80);
 		put8(e, i->sib.bytes[0]);
@@ -164,32 +165,32 @@ static int scratch(const struct insn *i)
 }
 
 /* @opcode mem, scratch: the cell's number in a borrowed register */
-static void memory_with_number(struct emitter *e, const struct insn *i, u8 opcode, u8 at, unsigned long stock_end)
+static void memory_with_number(struct emitter *e, const struct insn *i, u8 opcode, u8 at)
 {
 	int reg = scratch(i);
 
 	keep(e, reg);
 	put(e, (u8 []){ 0x48, 0x8b, 0x44 | reg << 3, 0x24, at }, 5);
-	with_memory(e, i, &opcode, 1, reg, stock_end, 0);
+	with_memory(e, i, &opcode, 1, reg, 0);
 	give_back(e, reg);
 }
 
 /* An operation between register or memory and the number: @load reads the number, @store writes or reads memory. */
-static void either(struct emitter *e, const struct insn *i, u8 load, u8 store, u8 at, unsigned long stock_end)
+static void either(struct emitter *e, const struct insn *i, u8 load, u8 store, u8 at)
 {
 	if (MOD(i) == 3)
 		with_cell(e, i, load, rm_reg(i), at);
 	else
-		memory_with_number(e, i, store, at, stock_end);
+		memory_with_number(e, i, store, at);
 }
 
-static void multiply(struct emitter *e, const struct insn *i, u8 at, unsigned long stock_end)
+static void multiply(struct emitter *e, const struct insn *i, u8 at)
 {
 	int target = reg_reg(i);
 	u8 load = 0x8b, rex = 0x40 | (REX_W(i) ? 8 : 0) | (target & 8 ? 4 : 0);
 
 	if (MOD(i) != 3 || rm_reg(i) != target)
-		with_memory(e, i, &load, 1, target, stock_end, 0);
+		with_memory(e, i, &load, 1, target, 0);
 	if (has_66(i))
 		put8(e, 0x66);
 	if (rex != 0x40)
@@ -223,7 +224,7 @@ static int shift(struct emitter *e, const struct insn *i, u8 at, struct kerf_mar
 }
 
 /* The sum without its displacement, then with the cell's number; lea leaves the flags alone. */
-static int address(struct emitter *e, const struct insn *i, u8 at, unsigned long stock_end)
+static int address(struct emitter *e, const struct insn *i, u8 at)
 {
 	int target = reg_reg(i), reg = scratch(i);
 	struct insn plain = *i;
@@ -232,7 +233,7 @@ static int address(struct emitter *e, const struct insn *i, u8 at, unsigned long
 	if (has_66(i) || kerf_form_rip_relative(i))
 		return refuse(e, "is an address that a policy's number cannot be added to");
 	plain.displacement.value = 0;
-	with_memory(e, &plain, &opcode, 1, target, stock_end, 0);
+	with_memory(e, &plain, &opcode, 1, target, 0);
 	/* The displacement's bytes come from the instruction: clear them, unless they were made for the stack pointer. */
 	if (!rsp_based(i) && !e->why)
 		memset(e->loc->image + e->len - i->displacement.nbytes, 0, i->displacement.nbytes);
@@ -256,7 +257,7 @@ static s64 number_of(const struct insn *i)
 }
 
 /* @i with its number taken from the mark's cell. */
-static int decided(struct emitter *e, const struct insn *i, struct kerf_mark *mark, unsigned long stock_end)
+static int decided(struct emitter *e, const struct insn *i, struct kerf_mark *mark)
 {
 	u8 o = op(i), at = (mark - e->loc->marks) * 8;
 
@@ -272,7 +273,7 @@ static int decided(struct emitter *e, const struct insn *i, struct kerf_mark *ma
 	}
 	switch (o) {
 	case 0x80: case 0x81: case 0x83:
-		either(e, i, REG(i) << 3 | 2 | (o & 1), REG(i) << 3 | (o & 1), at, stock_end);
+		either(e, i, REG(i) << 3 | 2 | (o & 1), REG(i) << 3 | (o & 1), at);
 		return 0;
 	case 0xa8: case 0xa9:						/* test $n, %al or %eax */
 		with_cell(e, i, 0x84 | (o & 1), RAX, at);
@@ -280,21 +281,21 @@ static int decided(struct emitter *e, const struct insn *i, struct kerf_mark *ma
 	case 0xf6: case 0xf7:						/* test $n, r/m */
 		if (REG(i) > 1)
 			break;
-		either(e, i, 0x84 | (o & 1), 0x84 | (o & 1), at, stock_end);
+		either(e, i, 0x84 | (o & 1), 0x84 | (o & 1), at);
 		return 0;
 	case 0xb0 ... 0xbf:						/* mov $n, r */
 		with_cell(e, i, 0x8a | (o >> 3 & 1), (o & 7) | (REX_B(i) ? 8 : 0), at);
 		return 0;
 	case 0xc6: case 0xc7:						/* mov $n, r/m */
-		either(e, i, 0x8a | (o & 1), 0x88 | (o & 1), at, stock_end);
+		either(e, i, 0x8a | (o & 1), 0x88 | (o & 1), at);
 		return 0;
 	case 0x69: case 0x6b:
-		multiply(e, i, at, stock_end);
+		multiply(e, i, at);
 		return 0;
 	case 0xc0: case 0xc1:
 		return shift(e, i, at, mark);
 	case 0x8d:
-		return address(e, i, at, stock_end);
+		return address(e, i, at);
 	}
 	return refuse(e, "has a number that no policy can decide");
 }
@@ -323,13 +324,13 @@ static void branch(struct emitter *e, const struct insn *stock, const struct ins
 }
 
 /* @i unchanged but for where it lies. */
-static void moved(struct emitter *e, const struct insn *i, unsigned long stock_end)
+static void moved(struct emitter *e, const struct insn *i)
 {
 	const u8 *bytes = i->kaddr;
 	int at = insn_offset_opcode((struct insn *)i);
 
 	if (kerf_form_rip_relative(i) || (rsp_based(i) && e->loc->n_marks))
-		with_memory(e, i, bytes + at, i->opcode.nbytes, reg_reg(i), stock_end,
+		with_memory(e, i, bytes + at, i->opcode.nbytes, reg_reg(i),
 			    i->length - insn_offset_immediate((struct insn *)i));
 	else
 		put(e, bytes, i->length);
@@ -353,6 +354,7 @@ static void parts(struct emitter *e, unsigned int k, const u8 *code, const struc
 	struct kerf_mark *mark;
 	struct insn i;
 
+	e->refers = stock_end + (s32)stock->displacement.value;
 	for (; at < loc->code_len[k] && !e->why; at += i.length, part++) {
 		if (kerf_decode(&i, code + at, loc->code_len[k] - at)) {
 			refuse(e, "does not decode");
@@ -360,11 +362,11 @@ static void parts(struct emitter *e, unsigned int k, const u8 *code, const struc
 		}
 		mark = mark_of(loc, k, part);
 		if (mark)
-			decided(e, &i, mark, stock_end);
+			decided(e, &i, mark);
 		else if (kerf_form_branch(&i))
 			branch(e, stock, &i, stock_end);
 		else
-			moved(e, &i, stock_end);
+			moved(e, &i);
 	}
 }
 

@@ -54,7 +54,7 @@ impl NewArgs {
     fn text(&self) -> anyhow::Result<String> {
         let table = self.table.open()?;
         let entries = self.ids.iter().map(|id| find_anywhere(&table, id)).collect::<anyhow::Result<Vec<_>>>()?;
-        entries.iter().try_for_each(|entry| Ok::<_, ConstError>(tunable(entry)?))?;
+        entries.iter().try_for_each(tunable)?;
         Ok(stub(&entries))
     }
 }

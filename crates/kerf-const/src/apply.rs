@@ -161,6 +161,42 @@ pub fn live_entry(
     assemble(&Job { entry, setting, choice, running, target: &target(entry, running)?, decision: None })
 }
 
+/// As [`live_entry`], with what a transition by task or globally needs: gates and safe spans. The stock value is a setting like any
+/// other here, and has no locations of its own.
+///
+/// # Errors
+/// As [`live_entry`]; [`ConstError::NotSettable`] for an entry without safe spans.
+pub fn transition_entry(
+    entry: &Entry,
+    setting: Setting,
+    choice: Choice,
+    running: &Running,
+) -> Result<kerf_live::Entry, ConstError> {
+    if entry.safe_spans.is_empty() {
+        let reason = "it was built without safe spans: build it again to switch it by task or globally".into();
+        return Err(ConstError::NotSettable { id: entry.label().into(), class: "proved".into(), reason });
+    }
+    let target = target(entry, running)?;
+    let mut live = assemble(&Job { entry, setting, choice, running, target: &target, decision: None })?;
+    if is_stock(entry, setting)? {
+        live.locations.clear();
+    }
+    if let Some((gates, decider)) = decide::gates(entry, setting, running, &target)? {
+        (live.gates, live.decider) = (gates, Some(decider));
+    }
+    live.spans = decide::safe_spans(entry, &target);
+    live.between.clear();
+    Ok(live)
+}
+
+/// Whether a setting leaves the deployed code as it is.
+fn is_stock(entry: &Entry, setting: Setting) -> Result<bool, ConstError> {
+    Ok(match setting {
+        Setting::Value(value) => value == entry.value,
+        Setting::Derived { index, number } => form_of(entry, index)?.apply(entry.value) == Some(number),
+    })
+}
+
 fn assemble(job: &Job) -> Result<kerf_live::Entry, ConstError> {
     let (entry, setting, target) = (job.entry, job.setting, job.target);
     let mut functions: BTreeMap<u64, Vec<&Span>> = BTreeMap::new();

@@ -22,6 +22,7 @@ use crate::liveness::Liveness;
 use crate::parameters;
 use crate::prove::Proofs;
 pub use crate::recheck::{Judged, Reach, Recheck, certify_value};
+use crate::safe_span::{Analysis as _, WholeFunctions};
 use crate::site::{self, Query, Site};
 use crate::span;
 use crate::tree::{Destination, Tree};
@@ -196,6 +197,7 @@ impl Job<'_> {
             image: self.image_name(),
             domain: Vec::new(),
             spans: Vec::new(),
+            safe_spans: Vec::new(),
             units: units.iter().map(|u| u.name.clone()).collect(),
             text: self.site.text.clone(),
         }
@@ -405,6 +407,7 @@ impl Job<'_> {
         };
         entry.spans = spans;
         self.find_parameters(&mut entry, variants.units())?;
+        entry.safe_spans = WholeFunctions.safe_spans(deployed.image(), &entry)?;
         Ok(entry)
     }
 

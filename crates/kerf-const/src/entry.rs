@@ -237,6 +237,65 @@ pub struct Window {
     pub refused: String,
 }
 
+/// Code in which the effects of the constant's value live: a part of one function, and all that it calls. A thread is inside
+/// while an instruction pointer or return address of its stack lies in one of the ranges. Offsets count from `_text`, or from the
+/// module's text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SafeSpan {
+    /// The function of the outermost frame.
+    pub function: String,
+    /// Its offset.
+    pub function_offset: u64,
+    /// Offset of the only instruction at which it is entered; a thread there is outside.
+    pub entry: u64,
+    /// Offsets `start <= p < end` at which a thread is inside, sorted and apart.
+    pub ranges: Vec<(u64, u64)>,
+    /// Offsets of the instructions at which it is left.
+    pub exits: Vec<u64>,
+    /// The critical spans that belong to it, by their position in [`Entry::spans`].
+    pub critical: Vec<usize>,
+    /// Whether one execution may pass critical spans more than once: several of them, or one in a loop.
+    pub repeated: bool,
+    /// For each of the critical spans, how far above the stack pointer at the start of its window the outermost frame ends (its
+    /// canonical frame address), in bytes; `None` if that is not always the same, or in another frame.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frames: Vec<Option<u32>>,
+    /// Instructions inside, those of called functions that take part included.
+    pub instructions: u32,
+    /// Why it is as large as the function: an effect that cannot be followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub widened: Option<String>,
+    /// What was followed into memory, and to where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub escapes: Vec<String>,
+    /// The instructions that use what follows from the value, in the order of their offsets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slice: Vec<SliceStep>,
+}
+
+impl SafeSpan {
+    /// Whether a change in the middle of it cannot be noticed: its value is used once and at one place.
+    pub fn is_independent(&self) -> bool {
+        self.critical.len() == 1 && !self.repeated
+    }
+}
+
+/// An instruction of a slice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SliceStep {
+    /// Its offset, from `_text` or from the module's text.
+    pub offset: u64,
+    /// Its function and the offset there, as the kernel prints them: `submit_bio+0x1c`.
+    pub place: String,
+    /// The instruction.
+    pub text: String,
+    /// What it takes from the value and what it hands on.
+    pub flow: String,
+    /// File and line of the source, where that is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub line: String,
+}
+
 /// What is known of one constant in one image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -262,6 +321,9 @@ pub struct Entry {
     pub domain: Vec<Interval>,
     /// The places in the code.
     pub spans: Vec<Span>,
+    /// What a switch to another value waits for; empty in entries that were built before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub safe_spans: Vec<SafeSpan>,
     /// The units whose code it reaches.
     pub units: Vec<String>,
     /// The text of the site in the source.

@@ -30,6 +30,7 @@ pub mod operation;
 mod parameters;
 pub mod prove;
 pub mod recheck;
+pub mod safe_span;
 pub mod sensitive;
 pub mod site;
 pub mod span;

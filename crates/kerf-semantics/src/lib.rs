@@ -38,6 +38,7 @@ mod prove;
 mod range;
 mod region;
 mod shift;
+pub mod slice;
 mod slices;
 mod smt;
 mod state;

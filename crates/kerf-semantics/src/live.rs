@@ -323,7 +323,7 @@ impl Effect {
 }
 
 /// Shifts and rotations whose masked count may be zero leave the flags alone then.
-fn keeps_flags_sometimes(insn: &Instruction) -> bool {
+pub(crate) fn keeps_flags_sometimes(insn: &Instruction) -> bool {
     let index = match insn.mnemonic() {
         Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => 1,
         Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr => 1,

@@ -3,18 +3,21 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
-use kerf_live::{Argument, Decider, Mark, Number};
+use kerf_live::{Argument, Change, Decider, Location, Mark, Number, SafeSpan, Target};
 
-use super::{Choice, Job, Running, Setting, assemble, check, derived, outside, target};
+use super::{Choice, Job, Running, Setting, assemble, check, derived, form_of, outside, target};
 use crate::entry::{Entry, Iv, Place, SlotName, Span};
 use crate::error::ConstError;
 use crate::form::Form;
 use crate::liveness::GENERAL;
 
-/// What a policy is allowed and what it wants to see.
+/// The module takes no more exits of a safe span.
+const MOST_EXITS: usize = 64;
+
+/// Which numbers of the code the module makes while the kernel runs, and what it has to know for that.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// The forms of the constant's numbers, in the order in which the module gets them.
+    /// The forms of the numbers that are decided, in the order in which the module gets them; other numbers stay.
     forms: Vec<Form>,
     /// The parameters of the function that the policy reads, from 0.
     parameters: BTreeSet<usize>,
@@ -40,10 +43,55 @@ pub fn decided_entry(
     let target = target(entry, running)?;
     let job = Job { entry, setting, choice: Choice::Detour, running, target: &target, decision: Some(&decision) };
     let mut live = assemble(&job)?;
-    let forms = decision.forms.iter().map(|form| number(form).ok_or_else(|| too_wide(entry, form)));
-    let forms = forms.collect::<Result<_, _>>()?;
+    let forms = decision.numbers(entry)?;
     live.decider = Some(Decider { program: Some(program), stock: live.value, ranges: ranges(entry, limits)?, forms });
+    live.spans = safe_spans(entry, &target);
     Ok(live)
+}
+
+/// The code that a transition waits for threads to leave.
+pub(super) fn safe_spans(entry: &Entry, target: &Target) -> Vec<SafeSpan> {
+    let span = |span: &crate::entry::SafeSpan| SafeSpan {
+        target: target.clone(),
+        entry: span.entry,
+        ranges: span.ranges.clone(),
+        // Where a thread leaves unnoticed, the stacks tell.
+        exits: span.exits.iter().copied().take(MOST_EXITS).collect(),
+    };
+    entry.safe_spans.iter().map(span).collect()
+}
+
+/// What stands in the text of a constant while old and new value are both in use: detours at all its places, whose numbers follow
+/// from the value that the thread has. None where a place has no room for one.
+pub(super) fn gates(
+    entry: &Entry,
+    setting: Setting,
+    running: &Running,
+    target: &Target,
+) -> Result<Option<(Vec<Location>, Decider)>, ConstError> {
+    let (forms, stock) = match setting {
+        Setting::Value(_) => (derived(entry), entry.value),
+        Setting::Derived { index, .. } => {
+            let form = form_of(entry, index)?;
+            (vec![form], form.apply(entry.value).unwrap_or_default())
+        }
+    };
+    let decision = Decision { forms, parameters: BTreeSet::new() };
+    let deployed = Setting::Value(entry.value);
+    let job = Job { entry, setting: deployed, choice: Choice::Detour, running, target, decision: Some(&decision) };
+    let mut locations = match assemble(&job) {
+        Ok(live) => live.locations,
+        Err(ConstError::OutsideDomain { .. }) => return Ok(None),
+        Err(other) => return Err(other),
+    };
+    // Windows in which nothing is decided need no gate.
+    locations.retain(|l| matches!(&l.change, Change::Decided { marks, .. } if !marks.is_empty()));
+    let forms = match setting {
+        Setting::Value(_) => decision.numbers(entry)?,
+        Setting::Derived { .. } => vec![Number::Affine { a: 1, b: 0 }],
+    };
+    let stock = i64::try_from(stock).map_err(|_| outside(entry, stock, "it has more than 64 bits".into()))?;
+    Ok(Some((locations, Decider { program: None, stock, ranges: Vec::new(), forms })))
 }
 
 fn too_wide(entry: &Entry, form: &Form) -> ConstError {
@@ -91,6 +139,16 @@ fn number(form: &Form) -> Option<Number> {
 }
 
 impl Decision {
+    /// The forms as the module reads them.
+    fn numbers(&self, entry: &Entry) -> Result<Vec<Number>, ConstError> {
+        self.forms.iter().map(|form| number(form).ok_or_else(|| too_wide(entry, form))).collect()
+    }
+
+    /// Whether a number is one of those that are decided.
+    pub(super) fn decides(&self, iv: &Iv) -> bool {
+        self.forms.contains(&iv.form)
+    }
+
     /// The mark of a number, given the instructions that stand for the deployed one.
     pub(super) fn mark(&self, iv: &Iv, instruction: usize, code: &[u8]) -> Result<Mark, String> {
         let form = self.forms.iter().position(|form| *form == iv.form).ok_or("its form is not among the constant's")?;

@@ -31,6 +31,7 @@ pub(crate) fn entry(name: &str, value: i128, domain: (i128, i128), spans: Vec<Sp
         },
         domain: vec![Interval { min: domain.0, max: domain.1 }],
         spans,
+        safe_spans: Vec::new(),
         units: vec!["block/x.c".into()],
         text: value.to_string(),
     }

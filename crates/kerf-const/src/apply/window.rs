@@ -56,7 +56,7 @@ impl Detour<'_> {
                 .map_err(|why| format!("{}+{:#x}: {why}", self.span.function, insn.ip()))?;
             changed += usize::from(!wanted.is_empty());
             if let Some(decision) = decision {
-                let own = numbers.iter().filter(|n| n.iv.offset == insn.ip());
+                let own = numbers.iter().filter(|n| n.iv.offset == insn.ip() && decision.decides(n.iv));
                 let marked = own.map(|n| decision.mark(n.iv, instructions.len(), &new));
                 marks.extend(marked.collect::<Result<Vec<_>, _>>()?);
             }

@@ -1,0 +1,20 @@
+//! Safe spans: where the effects of a constant's value live (papers: *Xkernel*, 3.5.1). A switch to another value waits until a
+//! thread is outside them.
+
+mod whole;
+
+use kerf_image::Image;
+
+use crate::entry::{Entry, SafeSpan};
+use crate::error::ConstError;
+
+pub use whole::WholeFunctions;
+
+/// A way to find safe spans. What follows from a value by control, not by data, would be another one.
+pub trait Analysis {
+    /// The safe spans of an entry, whose critical spans lie in this image. Each critical span belongs to exactly one.
+    ///
+    /// # Errors
+    /// If the image does not hold the entry's code.
+    fn safe_spans(&self, image: &Image, entry: &Entry) -> Result<Vec<SafeSpan>, ConstError>;
+}

@@ -22,7 +22,7 @@ use crate::liveness::Liveness;
 use crate::parameters;
 use crate::prove::Proofs;
 pub use crate::recheck::{Judged, Reach, Recheck, certify_value};
-use crate::safe_span::{Analysis as _, WholeFunctions};
+use crate::safe_span::{Analysis as _, ThinSlices, lines};
 use crate::site::{self, Query, Site};
 use crate::span;
 use crate::tree::{Destination, Tree};
@@ -406,17 +406,19 @@ impl Job<'_> {
             domain::certain(domain, &verdicts, self.value.value, level)
         };
         entry.spans = spans;
-        self.find_parameters(&mut entry, variants.units())?;
-        entry.safe_spans = WholeFunctions.safe_spans(deployed.image(), &entry)?;
+        entry.safe_spans = ThinSlices.safe_spans(deployed.image(), &entry)?;
+        self.read_debug_information(&mut entry, variants.units())?;
         Ok(entry)
     }
 
-    /// What policies can see at each place.
-    fn find_parameters(&self, entry: &mut Entry, units: &[Unit]) -> Result<(), ConstError> {
+    /// What policies can see at each place, and the lines of the slices.
+    fn read_debug_information(&self, entry: &mut Entry, units: &[Unit]) -> Result<(), ConstError> {
         let used: Vec<&Unit> = units.iter().filter(|u| entry.spans.iter().any(|s| s.unit == u.name)).collect();
         let objects = in_parallel(used.len(), |n| used[n].with_debug_information(self.input.tree, &self.site));
         for (unit, object) in used.iter().zip(objects) {
-            parameters::fill(&mut entry.spans, &unit.name, object?)?;
+            let object = object?;
+            parameters::fill(&mut entry.spans, &unit.name, object)?;
+            lines::fill(&mut entry.safe_spans, object)?;
         }
         Ok(())
     }

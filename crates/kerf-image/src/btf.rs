@@ -3,11 +3,15 @@
 //! Only what is needed to read records from an image: the format is described in the kernel's
 //! Documentation/bpf/btf.rst.
 
+mod navigate;
+
 use std::collections::HashMap;
 
 use thiserror::Error;
 
 use crate::bytes::{text_at, u16_at, u32_at};
+
+pub use navigate::{Field, Prototype, TypeId};
 
 const MAGIC: u16 = 0xeb9f;
 

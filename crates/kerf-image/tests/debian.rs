@@ -151,6 +151,31 @@ fn records_are_described_by_the_types() {
 }
 
 #[test]
+fn offsets_lead_to_members() {
+    let Some((_, _, image)) = kernel() else { return };
+    let btf = Btf::parse(image.btf().expect("Debian's kernel has BTF")).expect("it is sound");
+    let prototypes = btf.prototypes();
+    // void blk_mq_run_hw_queue(struct blk_mq_hw_ctx *hctx, bool async)
+    let run = prototypes.get("blk_mq_run_hw_queue").expect("it is there");
+    assert_eq!((run.parameters.len(), run.result), (2, None));
+    let hctx = run.parameters[0].and_then(|id| btf.pointee(id)).expect("a pointer");
+    let batch = btf.struct_named("blk_mq_hw_ctx").and_then(|s| s.member("next_cpu_batch")?.offset()).expect("a member");
+    let field = btf.field(hctx, batch as u32).expect("something is there");
+    assert_eq!((field.holder_name.as_str(), field.name.as_str()), ("blk_mq_hw_ctx", "next_cpu_batch"));
+    assert_eq!(field.offset as usize, batch);
+    // A structure inside another one, by any of its elements, and one without a name.
+    let tcp = btf.composite_named("tcp_sock").expect("it is there");
+    let rto = btf.struct_named("inet_connection_sock").and_then(|s| s.member("icsk_rto")?.offset()).expect("a member");
+    let field = btf.field(tcp, rto as u32).expect("something is there");
+    assert_eq!((field.holder_name.as_str(), field.name.as_str()), ("inet_connection_sock", "icsk_rto"));
+    assert_eq!(btf.size(tcp), btf.struct_named("tcp_sock").expect("it is there").size);
+    let task = btf.composite_named("task_struct").expect("it is there");
+    let comm = btf.struct_named("task_struct").and_then(|s| s.member("comm")?.offset()).expect("a member");
+    assert_eq!(btf.field(task, comm as u32 + 7).map(|f| (f.name, f.offset)), Some(("comm".into(), comm as u32)));
+    assert_eq!(btf.field(task, u32::MAX), None);
+}
+
+#[test]
 fn modules_are_read() {
     let Some((release, root, _)) = kernel() else { return };
     let ext4 = root.join(format!("lib/modules/{release}/kernel/fs/ext4/ext4.ko.xz"));

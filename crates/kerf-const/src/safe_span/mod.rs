@@ -1,6 +1,13 @@
 //! Safe spans: where the effects of a constant's value live (papers: *Xkernel*, 3.5.1). A switch to another value waits until a
 //! thread is outside them.
 
+mod follow;
+pub(crate) mod lines;
+mod objects;
+mod program;
+mod region;
+mod steps;
+mod thin;
 mod whole;
 
 use kerf_image::Image;
@@ -8,6 +15,7 @@ use kerf_image::Image;
 use crate::entry::{Entry, SafeSpan};
 use crate::error::ConstError;
 
+pub use thin::ThinSlices;
 pub use whole::WholeFunctions;
 
 /// A way to find safe spans. What follows from a value by control, not by data, would be another one.

@@ -13,7 +13,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, UsedMemory};
 pub use carriers::Carriers;
 
 use frame::Pointers;
-use step::Step;
+use step::{Place, Step};
 
 /// What an instruction is to the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +35,10 @@ pub enum Role {
 pub struct Passed {
     /// Registers, as in [`Carriers::registers`].
     pub registers: u16,
-    /// Bytes on the stack, from the stack pointer on.
+    /// Bytes on the stack, from the stack pointer on, if they were not pushed.
     pub stack: u32,
+    /// It is only shown to people, and nothing else follows from it.
+    pub shown: bool,
 }
 
 /// What becomes of a value in a called function.
@@ -48,6 +50,8 @@ pub struct Effect {
     pub result: bool,
     /// The function has a result, so that the register's old content is gone.
     pub clears_result: bool,
+    /// Registers that the function may have changed for good.
+    pub clobbers: u16,
     /// Objects that may be read, of those that carry the value.
     pub reads: BTreeSet<u32>,
     /// Objects that carry the value afterwards.
@@ -139,9 +143,20 @@ impl Body {
 pub fn slice(body: &Body, origin: &Origin, surroundings: &mut dyn Surroundings) -> Slice {
     let pointers = body.pointers(surroundings);
     let given_away = given_away(body, &pointers, surroundings);
-    let mut slicer = Slicer { body, origin, pointers, given_away, before: HashMap::new(), steps: HashMap::new() };
+    let settled = settled(&pointers);
+    let (before, steps) = (HashMap::new(), HashMap::new());
+    let mut slicer = Slicer { body, origin, pointers, settled, given_away, before, steps };
     slicer.forward(surroundings);
     slicer.finish(surroundings)
+}
+
+/// Where the stack pointer is for most of the function: between pushing what is to be saved and restoring it.
+fn settled(pointers: &HashMap<u64, Pointers>) -> Option<i64> {
+    let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
+    for offset in pointers.values().filter_map(|known| known[4]) {
+        *counts.entry(offset).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(offset, _)| offset)
 }
 
 /// The lowest byte of the frame whose address leaves the registers; all above it may be reached through that.
@@ -161,6 +176,7 @@ struct Slicer<'a> {
     body: &'a Body,
     origin: &'a Origin,
     pointers: HashMap<u64, Pointers>,
+    settled: Option<i64>,
     given_away: Option<i64>,
     before: HashMap<u64, Carriers>,
     steps: HashMap<u64, Step>,
@@ -216,11 +232,12 @@ impl Slicer<'_> {
         let nowhere = [None; 16];
         let pointers = self.pointers.get(&ip).unwrap_or(&nowhere);
         let source = self.origin.sources.contains(&ip);
-        let mut step = step::step(insn, factory, pointers, before, source, surroundings);
+        let place = Place { pointers, settled: self.settled };
+        let mut step = step::step(insn, factory, place, before, source, surroundings);
         if self.origin.calls.contains(&ip) {
             step.after.registers |= 1;
         }
-        let is_call = matches!(surroundings.role(insn), Role::Call | Role::Leave);
+        let is_call = matches!(surroundings.role(insn), Role::Call | Role::Leave) && !surroundings.passed(insn).shown;
         if let Some(lowest) = self.given_away.filter(|_| is_call)
             && before.slots.range(lowest..).next().is_some()
         {

@@ -32,6 +32,8 @@ pub(super) struct Step {
 #[derive(Default)]
 struct Accesses {
     reads: Carriers,
+    /// Registers that only say where memory is.
+    addresses: u16,
     /// Written whole, so that the old content is gone.
     kills: Carriers,
     writes: Carriers,
@@ -55,6 +57,17 @@ fn clears(insn: &Instruction) -> bool {
         && insn.op0_register() == insn.op1_register()
 }
 
+/// Base and index of a memory operand, unless they are operands by themselves or the address is the result.
+fn only_addresses(insn: &Instruction) -> u16 {
+    let bit = |register: Register| location(register).map_or(0, |(number, ..)| 1u16 << number);
+    let operands =
+        (0..insn.op_count()).filter(|n| insn.op_kind(*n) == OpKind::Register).map(|n| bit(insn.op_register(n)));
+    if insn.mnemonic() == Mnemonic::Lea || !(0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory) {
+        return 0;
+    }
+    (bit(insn.memory_base()) | bit(insn.memory_index())) & !operands.fold(0, |all, one| all | one)
+}
+
 fn accesses(insn: &Instruction, factory: &mut InstructionInfoFactory, pointers: &Pointers) -> Accesses {
     let mut found = Accesses::default();
     let info = factory.info(insn);
@@ -75,6 +88,8 @@ fn accesses(insn: &Instruction, factory: &mut InstructionInfoFactory, pointers: 
             }
         }
     }
+    found.addresses = only_addresses(insn);
+    found.reads.registers &= !found.addresses;
     found.reads.flags = insn.rflags_read() & flags();
     found.writes.flags = insn.rflags_modified() & flags();
     if !keeps_flags_sometimes(insn) {
@@ -109,18 +124,26 @@ fn accesses(insn: &Instruction, factory: &mut InstructionInfoFactory, pointers: 
     found
 }
 
+/// Where the registers point, and where the stack pointer is for most of the function.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub pointers: &'a Pointers,
+    pub settled: Option<i64>,
+}
+
 /// What the instruction does with the carriers before it. `source`: what it computes follows from the value by itself.
 pub(super) fn step(
     insn: &Instruction,
     factory: &mut InstructionInfoFactory,
-    pointers: &Pointers,
+    place: Place,
     before: &Carriers,
     source: bool,
     surroundings: &mut dyn Surroundings,
 ) -> Step {
+    let Place { pointers, settled } = place;
     match surroundings.role(insn) {
         Role::Nothing | Role::Return => Step { after: before.clone(), ..Step::default() },
-        Role::Call | Role::Leave => call(insn, pointers, before, surroundings),
+        Role::Call | Role::Leave => call(insn, pointers, settled, before, surroundings),
         Role::Plain => plain(insn, factory, pointers, before, source, surroundings),
     }
 }
@@ -146,7 +169,10 @@ fn plain(
         }
     }
     step.after.remove(&found.kills);
-    if source || !step.used.is_empty() {
+    let flows = source || !step.used.is_empty();
+    // A place that follows from the value is used, but what is found there does not follow from it: the slice is a thin one.
+    step.used.registers |= found.addresses & before.registers;
+    if flows {
         step.after.join(&found.writes);
         for store in &found.stores {
             match frame::memory(store, pointers) {
@@ -161,26 +187,35 @@ fn plain(
     step
 }
 
-fn call(insn: &Instruction, pointers: &Pointers, before: &Carriers, surroundings: &mut dyn Surroundings) -> Step {
+fn call(
+    insn: &Instruction,
+    pointers: &Pointers,
+    settled: Option<i64>,
+    before: &Carriers,
+    surroundings: &mut dyn Surroundings,
+) -> Step {
     let arguments = surroundings.passed(insn);
     let mut passed = Carriers::of_registers(before.registers & arguments.registers);
     passed.objects.clone_from(&before.objects);
     let mut step = Step { after: before.clone(), ..Step::default() };
-    if let Some(rsp) = pointers[RSP].filter(|_| arguments.stack > 0) {
-        passed.slots = bytes(rsp, arguments.stack).intersection(&before.slots).copied().collect();
-        if !passed.slots.is_empty() {
+    if let Some(rsp) = pointers[RSP] {
+        // What was pushed below the settled frame is for the call.
+        let pushed = settled.map_or(0, |settled| u32::try_from(settled - rsp).unwrap_or(0));
+        let stack = if pushed > 0 { pushed } else { arguments.stack };
+        passed.slots = bytes(rsp, stack).intersection(&before.slots).copied().collect();
+        if !passed.slots.is_empty() && !arguments.shown {
             step.escapes.push("it is passed on the stack".into());
         }
     }
     let lowest = (0..16).filter(|n| arguments.registers & 1 << n != 0).filter_map(|n| pointers[n]).min();
-    if let Some(lowest) = lowest
+    if let Some(lowest) = lowest.filter(|_| !arguments.shown)
         && before.slots.range(lowest..).next().is_some()
     {
         passed.slots.extend(before.slots.range(lowest..));
         step.escapes.push("the address of a local variable that holds it is passed on".into());
     }
     let effect = surroundings.call(insn, &passed);
-    let Effect { uses, result, clears_result, reads, objects, escapes } = effect;
+    let Effect { uses, result, clears_result, clobbers, reads, objects, escapes } = effect;
     if uses {
         step.used.registers = passed.registers;
     }
@@ -189,6 +224,8 @@ fn call(insn: &Instruction, pointers: &Pointers, before: &Carriers, surroundings
     step.escapes.extend(escapes);
     step.cleared.flags = flags();
     step.after.flags = 0;
+    step.cleared.registers |= clobbers;
+    step.after.registers &= !clobbers;
     if clears_result {
         step.cleared.registers |= RAX;
         step.after.registers &= !RAX;

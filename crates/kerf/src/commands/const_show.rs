@@ -8,7 +8,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 use kerf_const::Class;
 use kerf_const::algebra::disassemble;
 use kerf_const::apply;
-use kerf_const::entry::{Entry, Iv, Span, from_hex};
+use kerf_const::entry::{Entry, Iv, SafeSpan, SliceStep, Span, from_hex};
 
 use super::const_words::{TableArgs, find_anywhere};
 use crate::print::{self, Paint, paint};
@@ -16,7 +16,11 @@ use crate::print::{self, Paint, paint};
 pub const EXAMPLES: &str = "\
 Examples:
   kerf const show BLK_MAX_REQUEST_COUNT
-  kerf const show block/blk.h:L335:32:0 --json";
+  kerf const show MAX_SOFTIRQ_RESTART --slice
+  kerf const show block/blk.h:L335:32:0 --json
+
+A safe span is the code in which the effects of a value live: a switch by task or globally waits for threads to leave it.
+--slice prints the instructions that use the value, one by one.";
 
 /// Which entry.
 #[derive(Debug, Args)]
@@ -26,6 +30,9 @@ pub struct ShowArgs {
     id: String,
     #[command(flatten)]
     table: TableArgs,
+    /// Print the instructions of the safe spans that use the value.
+    #[arg(long)]
+    slice: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -39,14 +46,14 @@ impl ShowArgs {
         if self.json {
             print::json(&entry)?
         } else {
-            print::text(&shown(&entry))?
+            print::text(&shown(&entry, self.slice))?
         }
         Ok(0)
     }
 }
 
 /// The whole entry as text.
-fn shown(entry: &Entry) -> String {
+fn shown(entry: &Entry, slice: bool) -> String {
     let mut out = String::new();
     let title = format!("{} = {}", entry.label(), entry.value);
     let _ = writeln!(
@@ -72,7 +79,47 @@ fn shown(entry: &Entry) -> String {
     for (n, span) in entry.spans.iter().enumerate() {
         let _ = writeln!(out, "\n{}", shown_span(entry, n, span));
     }
+    for (n, span) in entry.safe_spans.iter().enumerate() {
+        let _ = writeln!(out, "\n{}", shown_safe_span(n, span));
+        if slice {
+            for step in &span.slice {
+                let _ = writeln!(out, "{}", shown_step(step));
+            }
+        }
+    }
     out
+}
+
+fn shown_safe_span(n: usize, span: &SafeSpan) -> String {
+    let mut out = String::new();
+    let at = |offset: u64| format!("+{:#x}", offset.wrapping_sub(span.function_offset));
+    let title = format!("safe span {}: {}, entered at {}", n + 1, span.function, at(span.entry));
+    let _ = writeln!(out, "{}", paint(Paint::Title, &title));
+    let critical: Vec<String> = span.critical.iter().map(|n| (n + 1).to_string()).collect();
+    let times = if span.repeated { ", perhaps several times" } else { ", once" };
+    let _ = writeln!(out, "  passes     span {}{times}", critical.join(", "));
+    let ranges: Vec<String> = span.ranges.iter().take(6).map(|(a, b)| format!("{}..{}", at(*a), at(*b))).collect();
+    let more = span.ranges.len().saturating_sub(6);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let _ =
+        writeln!(out, "  inside     {}{more}", if ranges.is_empty() { "nothing".into() } else { ranges.join(", ") });
+    let _ = write!(out, "  size       {} instructions, left at {} places", span.instructions, span.exits.len());
+    if let Some(why) = &span.widened {
+        let _ = write!(out, "\n  widened    to the function: {why}");
+    }
+    for escape in span.escapes.iter().take(6) {
+        let _ = write!(out, "\n  memory     {escape}");
+    }
+    if span.is_independent() {
+        let _ = write!(out, "\n  immediate  a switch in the middle of it changes nothing: the value is used once");
+    }
+    out
+}
+
+/// An instruction of a slice on two lines: what it is, then where it gets the value from.
+fn shown_step(step: &SliceStep) -> String {
+    let line = if step.line.is_empty() { String::new() } else { format!("  {}", step.line) };
+    format!("    {:<34} {}\n      {}{line}", step.place, step.text, paint(Paint::Mark, &step.flow))
 }
 
 fn shown_span(entry: &Entry, n: usize, span: &Span) -> String {

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             continue;
         }
         let start = Instant::now();
-        let spans = ThinSlices.safe_spans(&image, &entry)?;
+        let spans = ThinSlices::default().safe_spans(&image, &entry)?;
         println!("{} {:.2} s", entry.label(), start.elapsed().as_secs_f64());
         for span in spans {
             println!(

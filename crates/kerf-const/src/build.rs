@@ -406,21 +406,25 @@ impl Job<'_> {
             domain::certain(domain, &verdicts, self.value.value, level)
         };
         entry.spans = spans;
-        entry.safe_spans = ThinSlices.safe_spans(deployed.image(), &entry)?;
-        self.read_debug_information(&mut entry, variants.units())?;
+        self.read_debug_information(&mut entry, variants.units(), deployed.image())?;
         Ok(entry)
     }
 
-    /// What policies can see at each place, and the lines of the slices.
-    fn read_debug_information(&self, entry: &mut Entry, units: &[Unit]) -> Result<(), ConstError> {
+    /// What policies can see at each place, and the safe spans, with the lines of their slices.
+    fn read_debug_information(&self, entry: &mut Entry, units: &[Unit], image: &Image) -> Result<(), ConstError> {
         let used: Vec<&Unit> = units.iter().filter(|u| entry.spans.iter().any(|s| s.unit == u.name)).collect();
         let objects = in_parallel(used.len(), |n| used[n].with_debug_information(self.input.tree, &self.site));
-        for (unit, object) in used.iter().zip(objects) {
-            let object = object?;
+        let objects = objects.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut slices = ThinSlices::default();
+        for (unit, object) in used.iter().zip(&objects) {
             parameters::fill(&mut entry.spans, &unit.name, object)?;
-            lines::fill(&mut entry.safe_spans, object)?;
+            slices.variables.read(object)?;
         }
-        Ok(())
+        entry.safe_spans = slices.safe_spans(image, entry)?;
+        objects.iter().try_for_each(|object| {
+            parameters::fill_begins(&mut entry.safe_spans, object)?;
+            lines::fill(&mut entry.safe_spans, object)
+        })
     }
 
     fn with_units(&self, class: Class, reason: String, variants: &Variants) -> Entry {

@@ -78,6 +78,11 @@ impl Sections {
         gimli::Dwarf::load(|id| Ok::<_, gimli::Error>(self.section(id))).map_err(malformed)
     }
 
+    /// The function that begins at an address of the debug information.
+    pub fn function_at(&self, address: u64) -> Option<&str> {
+        self.functions.iter().find(|(_, start)| **start == address).map(|(name, _)| name.as_str())
+    }
+
     /// Where a function begins, in the addresses of the debug information.
     pub fn function(&self, name: &str) -> Option<u64> {
         self.functions.get(name).copied()

@@ -260,6 +260,9 @@ pub struct SafeSpan {
     /// canonical frame address), in bytes; `None` if that is not always the same, or in another frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<Option<u32>>,
+    /// Where an execution of it begins, if that is at none of its critical spans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin: Option<Begin>,
     /// Instructions inside, those of called functions that take part included.
     pub instructions: u32,
     /// Why it is as large as the function: an effect that cannot be followed.
@@ -278,6 +281,19 @@ impl SafeSpan {
     pub fn is_independent(&self) -> bool {
         self.critical.len() == 1 && !self.repeated
     }
+}
+
+/// The instructions at the entry of a safe span, for a detour that notices where an execution begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The instructions, or why there can be no detour. Offsets count from the function's start.
+    pub window: Window,
+    /// How far above the stack pointer the outermost frame ends there, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u32>,
+    /// The function's parameters there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
 }
 
 /// An instruction of a slice.

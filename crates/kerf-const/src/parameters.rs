@@ -3,7 +3,7 @@
 use gimli::{AttributeValue, DebuggingInformationEntry, Operation, UnitOffset, UnwindSection};
 
 use crate::dwarf::{Sections, Slice, malformed};
-use crate::entry::{Parameter, Place, Span};
+use crate::entry::{Parameter, Place, SafeSpan, Span};
 use crate::error::ConstError;
 use crate::liveness::GENERAL;
 
@@ -26,6 +26,22 @@ pub fn fill(spans: &mut [Span], unit: &str, object: &[u8]) -> Result<(), ConstEr
         let at = start + if span.window.bytes.is_empty() { span.start } else { span.window.start };
         let place = At { sections: &sections, dwarf: &dwarf, start, at };
         span.parameters = place.parameters()?;
+    }
+    Ok(())
+}
+
+/// Fills in the parameters where executions of safe spans begin, in functions of a unit compiled with debug information as `object`.
+///
+/// # Errors
+/// If the debug information is malformed.
+pub fn fill_begins(spans: &mut [SafeSpan], object: &[u8]) -> Result<(), ConstError> {
+    let sections = Sections::of(object)?;
+    let dwarf = sections.dwarf()?;
+    for span in spans {
+        let Some(begin) = span.begin.as_mut().filter(|begin| begin.parameters.is_empty()) else { continue };
+        let Some(start) = sections.function(&span.function) else { continue };
+        begin.parameters =
+            At { sections: &sections, dwarf: &dwarf, start, at: start + begin.window.start }.parameters()?;
     }
     Ok(())
 }

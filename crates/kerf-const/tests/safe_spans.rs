@@ -69,7 +69,7 @@ fn entry(spans: Vec<Span>) -> Entry {
 }
 
 fn thin(spans: Vec<Span>) -> Vec<SafeSpan> {
-    ThinSlices.safe_spans(image(), &entry(spans)).unwrap()
+    ThinSlices::default().safe_spans(image(), &entry(spans)).unwrap()
 }
 
 /// What holds for every safe span, of whatever constant.

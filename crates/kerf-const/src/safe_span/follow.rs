@@ -7,6 +7,7 @@ use std::rc::Rc;
 use iced_x86::{Instruction, UsedMemory};
 use kerf_semantics::slice::{self, Carriers, Effect, Origin, Passed, Role, Slice, Surroundings};
 
+use super::Variables;
 use super::objects::{Access, Known, Pointing, may_be};
 use super::program::{ARGUMENTS, Function, Program};
 
@@ -54,6 +55,7 @@ pub type Entering = (u16, Vec<u32>);
 pub struct Follower<'a> {
     /// The image.
     pub program: &'a Program<'a>,
+    variables: &'a Variables,
     objects: RefCell<Vec<Known>>,
     summaries: RefCell<HashMap<(u64, Entering), Summary>>,
     open: RefCell<Vec<u64>>,
@@ -74,9 +76,10 @@ enum Reading {
 
 impl<'a> Follower<'a> {
     /// Nothing yet.
-    pub fn new(program: &'a Program<'a>) -> Follower<'a> {
+    pub fn new(program: &'a Program<'a>, variables: &'a Variables) -> Follower<'a> {
         Follower {
             program,
+            variables,
             objects: RefCell::default(),
             summaries: RefCell::default(),
             open: RefCell::default(),
@@ -134,7 +137,9 @@ impl<'a> Follower<'a> {
             let callee = function.callees.get(&ip).or(function.alike.get(&ip))?;
             self.program.function(*callee)?.prototype.as_ref()?.result
         };
-        let found = Rc::new(Pointing::of(function, &self.program.types, &result));
+        let size = self.program.image.function_at(address).and_then(|s| s.size).unwrap_or(0);
+        let variables = self.variables.of(&function.name, size);
+        let found = Rc::new(Pointing::of(function, &self.program.types, variables, &result));
         self.pointing.borrow_mut().insert(address, found.clone());
         found
     }

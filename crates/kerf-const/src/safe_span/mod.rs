@@ -8,6 +8,7 @@ mod program;
 mod region;
 mod steps;
 mod thin;
+mod variables;
 mod whole;
 
 use kerf_image::Image;
@@ -16,6 +17,7 @@ use crate::entry::{Entry, SafeSpan};
 use crate::error::ConstError;
 
 pub use thin::ThinSlices;
+pub use variables::Variables;
 pub use whole::WholeFunctions;
 
 /// A way to find safe spans. What follows from a value by control, not by data, would be another one.

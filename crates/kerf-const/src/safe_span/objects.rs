@@ -7,6 +7,7 @@ use kerf_image::btf::{Btf, TypeId};
 use kerf_semantics::slice::Role;
 
 use super::program::{ARGUMENTS, Function};
+use super::variables::Located;
 
 /// What a register points to: a structure, and how far into it.
 type Pointers = [Option<(TypeId, i64)>; 16];
@@ -51,8 +52,14 @@ fn number(register: Register) -> Option<usize> {
 }
 
 impl Pointing {
-    /// Follows the types of parameters and results through a function. `result` is the type that a called function returns.
-    pub fn of(function: &Function, types: &Btf, result: &dyn Fn(u64) -> Option<TypeId>) -> Pointing {
+    /// Follows the types of parameters, results and variables through a function. `result` is the type that a called function returns.
+    pub fn of(
+        function: &Function,
+        types: &Btf,
+        variables: &[Located],
+        result: &dyn Fn(u64) -> Option<TypeId>,
+    ) -> Pointing {
+        let named = Named::of(variables, types);
         let mut start: Pointers = [None; 16];
         if let Some(prototype) = &function.prototype {
             for (register, parameter) in ARGUMENTS.iter().zip(&prototype.parameters) {
@@ -63,6 +70,7 @@ impl Pointing {
         let mut open = vec![function.body.entry];
         while let Some(ip) = open.pop() {
             let (Some(insn), Some(before)) = (function.body.code.get(&ip), known.get(&ip).copied()) else { continue };
+            let before = named.over(before, ip.wrapping_sub(function.body.entry));
             let after = match function.roles.get(&ip) {
                 Some(Role::Call) => after_call(before, result(ip).and_then(|id| types.pointee(id))),
                 Some(_) => before,
@@ -81,7 +89,8 @@ impl Pointing {
                 }
             }
         }
-        Pointing(known)
+        let entry = function.body.entry;
+        Pointing(known.into_iter().map(|(ip, known)| (ip, named.over(known, ip.wrapping_sub(entry)))).collect())
     }
 
     /// What a register points to before an instruction.
@@ -110,6 +119,32 @@ impl Pointing {
             let name = format!("{}.{}", field.holder_name, field.name);
             Access::Known(Object::Member(field.holder, field.offset, size), name)
         })
+    }
+}
+
+/// What variables say, with the structures' numbers.
+struct Named<'v>(Vec<(&'v Located, TypeId)>);
+
+impl<'v> Named<'v> {
+    fn of(variables: &'v [Located], types: &Btf) -> Named<'v> {
+        let mut numbers: HashMap<&str, Option<TypeId>> = HashMap::new();
+        let number = |located: &'v Located| {
+            let name = located.composite.as_str();
+            let number = *numbers.entry(name).or_insert_with(|| types.composite_named(name));
+            number.map(|number| (located, number))
+        };
+        Named(variables.iter().filter_map(number).collect())
+    }
+
+    /// Adds what is not known otherwise at an offset of the function.
+    fn over(&self, mut pointers: Pointers, offset: u64) -> Pointers {
+        for (located, number) in &self.0 {
+            let slot = &mut pointers[located.register];
+            if slot.is_none() && (located.range.0..located.range.1).contains(&offset) {
+                *slot = Some((*number, 0));
+            }
+        }
+        pointers
     }
 }
 

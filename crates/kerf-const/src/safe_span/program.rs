@@ -188,6 +188,33 @@ impl<'a> Program<'a> {
         function.body.code.range(function.body.entry..).map(|(_, insn)| insn).find(own).map(Instruction::ip)
     }
 
+    /// Whole instructions from an address on that a detour may take: nothing jumps behind the first, the kernel patches none, and none
+    /// holds an address that moves with the kernel. Else why not.
+    pub fn window(&self, function: &Function, from: u64) -> Result<Vec<u8>, String> {
+        let place = |ip: u64| format!("{}+{:#x}", function.name, ip.wrapping_sub(function.body.entry));
+        let jumped = |ip: u64| {
+            let next = |(from, next): (&u64, &Vec<u64>)| {
+                next.contains(&ip) && function.body.code.get(from).is_none_or(|insn| insn.next_ip() != ip)
+            };
+            function.body.successors.iter().any(next)
+        };
+        let mut end = from;
+        while end - from < crate::span::JUMP as u64 {
+            let insn = function.body.code.get(&end).ok_or_else(|| format!("the function ends at {}", place(end)))?;
+            if end != from && jumped(end) {
+                return Err(format!("a jump goes to {}", place(end)));
+            }
+            let patched = !self.sites.overlapping(insn.ip()..insn.next_ip()).is_empty();
+            let plain = insn.flow_control() == FlowControl::Next && !function.roles.contains_key(&end);
+            if patched || !plain || self.edges.contains_key(&end) || holds_address(insn) {
+                return Err(format!("the instruction at {} cannot be moved", place(end)));
+            }
+            end = insn.next_ip();
+        }
+        let bytes = self.image.bytes(from, (end - from) as usize);
+        bytes.map(std::borrow::Cow::into_owned).ok_or_else(|| format!("the image ends at {}", place(end)))
+    }
+
     /// Fills in roles, callees and successors.
     fn connect(&self, function: &mut Function) {
         let all: Vec<Instruction> = function.body.code.values().copied().collect();
@@ -348,6 +375,14 @@ impl<'a> Program<'a> {
         let pads = self.sites.of_kind(PatchKind::EndbrSeal).next().is_some();
         !pads || (pad && !sealed)
     }
+}
+
+/// Whether a constant of an instruction looks like an address of the kernel, which moves when it starts.
+fn holds_address(insn: &Instruction) -> bool {
+    let linked = |n: u64| n >= 0xffff_ffff_8000_0000 && n < 0xffff_ffff_ff00_0000;
+    let immediates = (0..insn.op_count()).filter_map(|n| insn.try_immediate(n).ok());
+    let displacement = (!insn.is_ip_rel_memory_operand()).then(|| insn.memory_displacement64());
+    immediates.chain(displacement).any(linked)
 }
 
 /// The target of a direct jump or call.

@@ -9,9 +9,9 @@ use kerf_semantics::slice::{Origin, Role};
 use super::follow::{Follower, Summary};
 use super::program::{Function, Program};
 use super::region::{self, Graph, Piece};
-use super::{Analysis, WholeFunctions, steps};
+use super::{Analysis, Variables, WholeFunctions, steps};
 use crate::build::text_base;
-use crate::entry::{Entry, SafeSpan};
+use crate::entry::{Begin, Entry, SafeSpan, Window, to_hex};
 use crate::error::ConstError;
 
 /// So far up results are followed into callers.
@@ -20,14 +20,23 @@ const MOST_ABOVE: usize = 3;
 const MOST_CALLERS: usize = 24;
 
 /// Follows data, not control.
-pub struct ThinSlices;
+#[derive(Clone, Debug, Default)]
+pub struct ThinSlices {
+    /// What the source's variables point to, where a unit was compiled with debug information.
+    pub variables: Variables,
+}
 
 impl Analysis for ThinSlices {
     fn safe_spans(&self, image: &Image, entry: &Entry) -> Result<Vec<SafeSpan>, ConstError> {
         let Some(program) = Program::of(image)?.filter(|_| entry.image.module.is_none()) else {
             return WholeFunctions.safe_spans(image, entry);
         };
-        let mut job = Job { entry, base: text_base(image), follower: Follower::new(&program), found: BTreeMap::new() };
+        let mut job = Job {
+            entry,
+            base: text_base(image),
+            follower: Follower::new(&program, &self.variables),
+            found: BTreeMap::new(),
+        };
         for n in 0..entry.spans.len() {
             job.critical(n)?;
         }
@@ -164,12 +173,33 @@ impl Job<'_> {
             exits: graph.exits(entry, &nodes, &leaves).into_iter().map(offset).collect(),
             repeated: critical.len() > 1 || repeats || whole.is_some(),
             frames: critical.iter().map(|n| self.frame(function, *n)).collect(),
+            begin: self.begin(function, entry, &critical),
             critical: critical.into_iter().collect(),
             instructions: nodes.len() as u32 + if whole.is_some() { 0 } else { below },
             widened: whole.cloned(),
             escapes: self.objects(&summaries),
             slice: steps::of(&self.follower, self.base, function, &summaries),
         }
+    }
+
+    /// Where an execution begins, if it passes critical spans several times and begins at none of them.
+    fn begin(&self, function: &Rc<Function>, entry: u64, critical: &BTreeSet<usize>) -> Option<Begin> {
+        let starts = |n: &usize| {
+            let span = self.entry.spans.get(*n)?;
+            let start = if span.window.bytes.is_empty() { span.start } else { span.window.start };
+            Some(self.base + span.function_offset + start)
+        };
+        if critical.iter().any(|n| starts(n) == Some(entry)) {
+            return None;
+        }
+        let start = entry.wrapping_sub(function.body.entry);
+        let window = match self.follower.program.window(function, entry) {
+            Ok(bytes) => Window { start, bytes: to_hex(&bytes), refused: String::new() },
+            Err(refused) => Window { start, bytes: String::new(), refused },
+        };
+        let offset = self.follower.stack_offset(function, entry);
+        let frame = offset.and_then(|offset| u32::try_from(8 - offset).ok());
+        Some(Begin { window, frame, parameters: Vec::new() })
     }
 
     /// How far above the stack pointer at a critical span's window the function's frame ends.

@@ -98,9 +98,12 @@ fn shown_safe_span(n: usize, span: &SafeSpan) -> String {
     let critical: Vec<String> = span.critical.iter().map(|n| (n + 1).to_string()).collect();
     let times = if span.repeated { ", perhaps several times" } else { ", once" };
     let _ = writeln!(out, "  passes     span {}{times}", critical.join(", "));
-    let ranges: Vec<String> = span.ranges.iter().take(6).map(|(a, b)| format!("{}..{}", at(*a), at(*b))).collect();
-    let more = span.ranges.len().saturating_sub(6);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    // Functions that take over from this one lie elsewhere.
+    let own = |range: &&(u64, u64)| range.0.wrapping_sub(span.function_offset) < 1 << 20;
+    let ranges: Vec<String> =
+        span.ranges.iter().filter(own).take(6).map(|(a, b)| format!("{}..{}", at(*a), at(*b))).collect();
+    let more = span.ranges.len() - ranges.len();
+    let more = if more > 0 { format!(" and {more} ranges elsewhere") } else { String::new() };
     let _ =
         writeln!(out, "  inside     {}{more}", if ranges.is_empty() { "nothing".into() } else { ranges.join(", ") });
     let _ = write!(out, "  size       {} instructions, left at {} places", span.instructions, span.exits.len());

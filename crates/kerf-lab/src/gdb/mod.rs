@@ -73,6 +73,8 @@ impl Desk {
 pub enum Stop {
     /// At a breakpoint, after a step, or because it was told to.
     Halted,
+    /// Memory that is watched was read; the instruction that did is done.
+    Watched,
     /// The machine is gone.
     Ended,
 }
@@ -136,6 +138,22 @@ impl Debugger {
         self.order(&format!("z1,{address:x},1"))
     }
 
+    /// Makes the guest stop when these bytes are read.
+    ///
+    /// # Errors
+    /// When QEMU refuses, or is gone.
+    pub fn set_watch(&mut self, address: u64, length: u64) -> Result<(), LabError> {
+        self.order(&format!("Z3,{address:x},{length:x}"))
+    }
+
+    /// Takes back [`Debugger::set_watch`].
+    ///
+    /// # Errors
+    /// When QEMU refuses, or is gone.
+    pub fn clear_watch(&mut self, address: u64, length: u64) -> Result<(), LabError> {
+        self.order(&format!("z3,{address:x},{length:x}"))
+    }
+
     /// Runs one instruction. Where a fault keeps it from being run, the guest stands at the fault's handler.
     ///
     /// # Errors
@@ -160,6 +178,7 @@ impl Debugger {
     pub fn wait(&mut self, patience: Duration) -> Result<Option<Stop>, LabError> {
         match self.line.receive(patience) {
             Ok(Came::Packet(packet)) => match packet.bytes().next() {
+                Some(b'T') if packet.contains("watch:") => Ok(Some(Stop::Watched)),
                 Some(b'T' | b'S') => Ok(Some(Stop::Halted)),
                 Some(b'W' | b'X') => Ok(Some(Stop::Ended)),
                 _ => Err(broken(format!("it stopped with `{packet}`"))),

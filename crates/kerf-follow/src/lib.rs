@@ -15,18 +15,20 @@ mod access;
 mod frames;
 mod orc;
 mod over;
+mod question;
 mod session;
 mod taint;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, GasFormatter, Instruction};
+use kerf_image::Image;
 use kerf_lab::LabError;
 use kerf_lab::gdb::{Debugger, Registers, Stop};
 
 pub use frames::Frame;
 pub use orc::Orc;
+pub use question::Question;
 pub use session::{Seen, Wanted, watch};
 pub use taint::{Event, Flow};
 
@@ -39,32 +41,6 @@ const LONGEST: usize = 15;
 
 /// How many steps a printed path has.
 const MOST_PATH: usize = 24;
-
-/// What is asked of an execution, in addresses of the running kernel.
-#[derive(Clone, Debug, Default)]
-pub struct Question {
-    /// The instructions whose results are followed.
-    pub sources: BTreeSet<u64>,
-    /// Code that may use them: whoever runs in it, or was called from it.
-    pub inside: Vec<Range<u64>>,
-    /// Code around the sources, which may use them too.
-    pub own: Vec<Range<u64>>,
-    /// The function that switches to another task, where an execution can be followed no further.
-    pub switch: Option<u64>,
-    /// Give up after this many instructions.
-    pub most_steps: usize,
-}
-
-impl Question {
-    fn allows(&self, address: u64, callers: impl Iterator<Item = u64>) -> bool {
-        let among = |ranges: &[Range<u64>], address: u64| ranges.iter().any(|range| range.contains(&address));
-        among(&self.own, address) || self.counts(address) || callers.into_iter().any(|caller| self.counts(caller))
-    }
-
-    fn counts(&self, address: u64) -> bool {
-        self.inside.iter().any(|range| range.contains(&address))
-    }
-}
 
 /// Why an execution was followed no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +80,22 @@ impl Use {
     /// Whether something follows from it; what is only moved may be forgotten.
     pub fn consumes(&self) -> bool {
         self.flow != Flow::Copied
+    }
+
+    /// All of it in one line, with the image's names.
+    pub fn describe(&self, image: &Image) -> String {
+        let place = |address: &u64| match image.function_at(*address) {
+            Some(function) => format!("{}+{:#x}", function.name, address - function.address),
+            None => format!("{address:#x}"),
+        };
+        let places = |addresses: &[u64]| addresses.iter().map(place).collect::<Vec<_>>();
+        let word = match self.flow {
+            Flow::Copied => "copies",
+            Flow::Used => "uses",
+            Flow::Stored => "stores",
+        };
+        let (at, path) = (place(&self.address), places(&self.path).join(" → "));
+        format!("{at} `{}` {word} it, by {path}; called by {}", self.text, places(&self.callers).join(", "))
     }
 }
 

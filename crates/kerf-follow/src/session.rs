@@ -1,6 +1,6 @@
 //! A machine whose workload reaches a source, and the executions that are followed in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,10 @@ const START: Duration = Duration::from_secs(120);
 /// Addresses are those of the image, and a kernel that is kept waiting finds no fault with that.
 const QUIET: [&str; 4] = ["nokaslr", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1", "tsc=reliable"];
 
+/// The guest's time is the number of its instructions, 8 ns each: to be stopped and stepped costs it none, so that it finds its
+/// limits of time as far away as ever.
+const CLOCK: [&str; 2] = ["-icount", "shift=3,sleep=off"];
+
 /// What to watch, in which machine.
 pub struct Wanted<'a> {
     /// The machine; it gets a debugger, one CPU, and its kernel where it was linked.
@@ -26,13 +30,13 @@ pub struct Wanted<'a> {
     pub image: &'a Image,
     /// What to follow.
     pub question: Question,
-    /// This many executions, and then the machine is left to end by itself.
+    /// So many executions from each source. Then the machine is left to end by itself.
     pub executions: usize,
 }
 
 /// What was seen.
 pub struct Seen {
-    /// The executions, fewer than wanted if the workload ended before.
+    /// The executions, fewer than wanted where the workload ended before.
     pub executions: Vec<Execution>,
     /// How the workload ended; its output goes nowhere.
     pub outcome: Outcome,
@@ -47,6 +51,8 @@ pub fn watch(wanted: Wanted) -> Result<Seen, LabError> {
     let desk = Desk::open()?;
     machine.debugger = Some(desk.path().to_owned());
     machine.cpus = 1;
+    machine.in_turns = true;
+    machine.qemu_args.extend(CLOCK.map(Into::into));
     machine.append.extend(QUIET.map(str::to_owned));
     question.switch = image.symbols_named("__switch_to_asm").next().map(|symbol| symbol.address);
     let orc = Orc::read(image);
@@ -54,7 +60,7 @@ pub fn watch(wanted: Wanted) -> Result<Seen, LabError> {
     std::thread::scope(|scope| {
         let runner = scope.spawn(|| machine.run_streaming(&command, &mut First(sender)));
         let followed = desk.wait(START).and_then(|debugger| {
-            let session = Session { debugger, orc: &orc, question: &question, started };
+            let session = Session { debugger, orc: &orc, question: &question, started, wanted: BTreeMap::new() };
             session.run(executions)
         });
         let outcome =
@@ -83,6 +89,8 @@ struct Session<'a> {
     orc: &'a Orc,
     question: &'a Question,
     started: Receiver<()>,
+    /// How many executions are still wanted, by their sources.
+    wanted: BTreeMap<u64, usize>,
 }
 
 impl Session<'_> {
@@ -97,24 +105,38 @@ impl Session<'_> {
         for address in &self.question.sources {
             self.debugger.set_breakpoint(*address)?;
         }
-        let mut seen = Vec::new();
-        let mut stepped = BTreeSet::new();
-        while seen.len() < executions && self.next_source()? == Stop::Halted {
+        self.wanted = self.question.sources.iter().map(|address| (*address, executions)).collect();
+        let (mut seen, mut stepped) = (Vec::new(), BTreeSet::new());
+        while !self.wanted.is_empty() {
+            if self.next_source()? == Stop::Ended {
+                return Ok(seen);
+            }
             let registers = self.debugger.registers()?;
             let execution = follow(&mut self.debugger, self.orc, self.question, &mut stepped, registers)?;
             tracing::debug!(steps = execution.steps, end = ?execution.end, uses = execution.uses.len(), "followed");
-            // One that was cut for want of stepping tells nothing that the next one does not.
-            if execution.end != End::Read {
-                seen.push(execution);
+            match execution.end {
+                End::Machine => return Ok(seen),
+                // One that was cut for want of stepping tells nothing that the next one does not.
+                End::Read => {}
+                _ => {
+                    self.count(execution.start)?;
+                    seen.push(execution);
+                }
             }
         }
-        if seen.len() == executions {
-            for address in &self.question.sources {
-                self.debugger.clear_breakpoint(*address)?;
-            }
-            self.debugger.detach()?;
-        }
+        self.debugger.detach()?;
         Ok(seen)
+    }
+
+    /// Takes a source's breakpoint away when enough executions have come from it.
+    fn count(&mut self, source: u64) -> Result<(), LabError> {
+        let Some(left) = self.wanted.get_mut(&source) else { return Ok(()) };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.wanted.remove(&source);
+            self.debugger.clear_breakpoint(source)?;
+        }
+        Ok(())
     }
 
     /// Waits for the workload's first line; false if the machine ends before.
@@ -134,7 +156,7 @@ impl Session<'_> {
     fn next_source(&mut self) -> Result<Stop, LabError> {
         loop {
             let here = self.debugger.registers()?;
-            if self.question.sources.contains(&here.rip) {
+            if self.wanted.contains_key(&here.rip) {
                 return Ok(Stop::Halted);
             }
             self.debugger.resume()?;

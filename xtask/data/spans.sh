@@ -9,10 +9,11 @@ softirq() {
 	# One packet a run of the softirq, and fragments that wait there together.
 	ip link set lo mtu 1280
 	echo 1 > /proc/sys/net/core/dev_weight
-	ping -A -q -c 300 -s 4000 127.0.0.1 &
-	sleep 0.5
+	ping -A -q -s 4000 127.0.0.1 &
+	sleep 0.1
 	echo go
-	wait
+	sleep 2
+	kill $!
 }
 
 block() {

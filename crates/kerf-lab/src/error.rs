@@ -92,6 +92,12 @@ pub enum LabError {
         /// What it printed.
         output: String,
     },
+    /// QEMU's debugging stub cannot be reached, or does not answer as it should.
+    #[error("qemu cannot be used as a debugger: {reason}")]
+    Debugger {
+        /// What it said, or that it is gone.
+        reason: String,
+    },
     /// The guest's kernel reported a fault.
     #[error("the guest kernel reported a {}: {}{}", .fault.kind, .fault.line, console(.tail))]
     KernelFault {

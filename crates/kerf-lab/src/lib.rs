@@ -17,6 +17,7 @@ mod cache;
 pub mod console;
 pub mod cpio;
 mod error;
+pub mod gdb;
 pub mod guest;
 pub mod host;
 mod initramfs;

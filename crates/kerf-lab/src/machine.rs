@@ -93,6 +93,9 @@ pub struct Machine {
     pub in_turns: bool,
     /// A plugin; such a machine runs on TCG.
     pub plugin: Option<Plugin>,
+    /// The socket of a [`crate::gdb::Desk`]: QEMU comes to it, and the guest starts when the debugger says so. Such a machine has
+    /// one CPU and runs on TCG.
+    pub debugger: Option<PathBuf>,
     /// More arguments for QEMU.
     pub qemu_args: Vec<OsString>,
 }
@@ -117,6 +120,7 @@ impl Machine {
             accelerator: None,
             in_turns: false,
             plugin: None,
+            debugger: None,
             qemu_args: Vec::new(),
         }
     }
@@ -181,6 +185,7 @@ impl Machine {
         match (self.accelerator, &self.plugin) {
             (Some(accelerator), _) => Ok(accelerator),
             (None, Some(_)) => Ok(Accelerator::Tcg),
+            (None, None) if self.debugger.is_some() => Ok(Accelerator::Tcg),
             (None, None) => accel::choose(self),
         }
     }
@@ -198,6 +203,9 @@ impl Machine {
         }
         if self.memory_mib / self.numa_nodes < 64 {
             return bad("every NUMA node needs at least 64 MiB of memory");
+        }
+        if self.debugger.is_some() && (self.cpus != 1 || self.accelerator == Some(Accelerator::Kvm)) {
+            return bad("a debugger follows one emulated CPU: make it one, and leave the accelerator open");
         }
         if let Some(plugin) = &self.plugin {
             if self.accelerator == Some(Accelerator::Kvm) {
@@ -265,11 +273,8 @@ impl Sink for Collected {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_plugin_needs_its_file_and_emulation() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path()).unwrap();
-        let kernel = Kernel {
+    fn kernel() -> Kernel {
+        Kernel {
             release: "1-test".into(),
             version: String::new(),
             vmlinuz: "/boot/vmlinuz-1-test".into(),
@@ -278,8 +283,14 @@ mod tests {
             headers: None,
             source: None,
             root: "/".into(),
-        };
-        let mut machine = Machine::new(&cache, kernel, "/bin/kerf");
+        }
+    }
+
+    #[test]
+    fn a_plugin_needs_its_file_and_emulation() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let mut machine = Machine::new(&cache, kernel(), "/bin/kerf");
         let file = dir.path().join("p.so");
         machine.plugin = Some(Plugin { file: file.clone(), arguments: Vec::new() });
         assert_eq!(machine.accelerator().unwrap(), Accelerator::Tcg);
@@ -289,6 +300,20 @@ mod tests {
         assert!(machine.check(&["true".into()]).is_ok());
         machine.accelerator = Some(Accelerator::Kvm);
         assert!(refused(&machine).contains("make it tcg"), "{}", refused(&machine));
+    }
+
+    #[test]
+    fn a_debugger_needs_one_emulated_cpu() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let mut machine = Machine::new(&cache, kernel(), "/bin/kerf");
+        machine.debugger = Some("/w/gdb".into());
+        assert_eq!(machine.accelerator().unwrap(), Accelerator::Tcg);
+        assert!(machine.check(&["true".into()]).is_err(), "two CPUs");
+        machine.cpus = 1;
+        assert!(machine.check(&["true".into()]).is_ok());
+        machine.accelerator = Some(Accelerator::Kvm);
+        assert!(machine.check(&["true".into()]).is_err());
     }
 
     #[test]

@@ -195,6 +195,10 @@ fn arguments(machine: &Machine, accelerator: Accelerator, layout: &Layout) -> Ve
         args.push("-plugin".into());
         args.push((escape(&plugin.file) + &options.collect::<String>()).into());
     }
+    if let Some(socket) = &machine.debugger {
+        // QEMU waits for the debugger's word before the first instruction.
+        args.extend(["-S".into(), "-gdb".into(), format!("unix:{},server=off", escape(socket)).into()]);
+    }
     args.push("-kernel".into());
     args.push(machine.kernel.vmlinuz.clone().into());
     args.push("-initrd".into());
@@ -310,6 +314,15 @@ mod tests {
         let args = arguments(&machine, Accelerator::Tcg, &Layout::new(Path::new("/w"), None).unwrap());
         let at = args.iter().position(|word| word == "-plugin").unwrap();
         assert_eq!(args[at + 1], "/a,,b.so,out=/c,,d,x=1");
+    }
+
+    #[test]
+    fn a_debugger_is_called_before_the_start() {
+        let (_dir, mut machine) = machine();
+        machine.debugger = Some("/w/gdb".into());
+        let args = arguments(&machine, Accelerator::Tcg, &Layout::new(Path::new("/w"), None).unwrap());
+        let at = args.iter().position(|word| word == "-gdb").unwrap();
+        assert_eq!((&args[at - 1], &args[at + 1]), (&"-S".into(), &"unix:/w/gdb,server=off".into()));
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 mod constants;
 mod domain;
 mod headers;
+mod spans;
 pub mod switch;
 
 use crate::workspace::Workspace;
@@ -44,6 +45,8 @@ enum Name {
     Domain,
     /// Units that use a header's constant: what kerf says against all units of the kernel.
     Headers,
+    /// Safe spans of the proved constants: their sizes, and whether a running kernel uses a value outside of them.
+    Spans,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
     Switch,
 }
@@ -61,7 +64,7 @@ pub struct BenchArgs {
     /// Where the random numbers of `domain` begin; another number draws other values.
     #[arg(long, value_name = "N", default_value_t = domain::SEED)]
     seed: u64,
-    /// Only this constant of the list, for `domain`.
+    /// Only this constant of the list, for `domain` and `spans`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Units that `headers` compiles with two values.
@@ -81,6 +84,10 @@ impl BenchArgs {
                 ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
+            Name::Spans => {
+                let (constants, only) = (self.first, self.only);
+                ("spans", spans::run(&workspace, &spans::Wanted { constants, only })?)
+            }
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
         };
         println!("\n{}", table(&result.rows));

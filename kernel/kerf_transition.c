@@ -281,13 +281,15 @@ static bool converged(void)
 
 static int refuse_waiting(struct kerf_report *report)
 {
-	if (now.who.ip)
-		return kerf_refuse(report, -EBUSY, "%u threads are still inside, one of them is %s (pid %d) at %pS", now.n,
-				   now.who.comm, now.who.pid, (void *)now.who.ip);
+	const char *threads = now.n == 1 ? "thread is" : "threads are";
+
 	if (!now.who.comm[0])
-		return kerf_refuse(report, -EBUSY, "%u threads are still inside", now.n);
-	return kerf_refuse(report, -EBUSY, "%u threads are still inside, one of them is %s (pid %d), whose stack cannot be followed",
-			   now.n, now.who.comm, now.who.pid);
+		return kerf_refuse(report, -EBUSY, "%u %s still inside", now.n, threads);
+	if (!now.who.ip)
+		return kerf_refuse(report, -EBUSY, "%u %s still inside, among them %s (pid %d), whose stack cannot be followed",
+				   now.n, threads, now.who.comm, now.who.pid);
+	return kerf_refuse(report, -EBUSY, "%u %s still inside, among them %s (pid %d) at %pS", now.n, threads, now.who.comm,
+			   now.who.pid, (void *)now.who.ip);
 }
 
 /* Threads leave by themselves. Now and then, and before it is given up, all stacks of those left are looked at. */
@@ -420,7 +422,7 @@ bool kerf_transition_stuck(const struct kerf_txn *txn)
 }
 
 /*
- * Directly, if nobody is inside. Else by gates: in one stop they come and those inside are noted; when the last has left,
+ * Directly, if nobody is inside; where a place has no room for a gate, until then. Else by gates: in one stop they come and those inside are noted; when the last has left,
  * the value itself takes their place.
  */
 int kerf_transition(struct kerf_txn *txn)
@@ -429,6 +431,8 @@ int kerf_transition(struct kerf_txn *txn)
 	int err;
 
 	kerf_plan(txn, KERF_DIRECTLY, true);
+	if (!txn->gated)
+		return kerf_attempts(txn, until);
 	err = kerf_attempt(txn, true);
 	if (err != -EAGAIN)
 		return err;

@@ -13,7 +13,7 @@ struct task_struct;
 struct pt_regs;
 struct seq_file;
 
-#define KERF_PROTOCOL		3
+#define KERF_PROTOCOL		4
 #define KERF_RECORD_MAX		(1U << 20)
 #define KERF_ID_MAX		160
 #define KERF_LOCATIONS_MAX	256
@@ -88,6 +88,13 @@ struct kerf_mark {
 	s64 stock;
 };
 
+/* What a decided location is in an execution of its safe span. */
+enum kerf_role {
+	KERF_ALONE,			/* the only one: each pass is an execution of its own */
+	KERF_BEGINS,			/* every execution passes it before any other */
+	KERF_GOES_ON,			/* uses what was decided where the execution began */
+};
+
 /* Where an argument of the function is at the window's start. */
 struct kerf_argument {
 	u8 kind;			/* 0: nowhere, 1: register, 2: stack */
@@ -109,6 +116,8 @@ struct kerf_location {
 	u8 n_marks, n_arguments, n_lifted;
 	struct kerf_mark marks[KERF_MARKS_MAX];
 	struct kerf_argument arguments[KERF_ARGUMENTS];
+	u8 role;			/* enum kerf_role */
+	s32 frame;			/* how far above the stack pointer the execution's frame ends; -1: the stack tells */
 	u8 image[KERF_SLOT_SIZE];	/* what the slot holds */
 	u8 lifted[KERF_INSNS_MAX + 1];	/* where in it the stack pointer is back although the window is not left */
 	u64 offset;			/* from the target's text base */
@@ -184,6 +193,7 @@ struct kerf_txn {
 	struct kerf_range *ranges;	/* sorted, apart */
 	unsigned int n_ranges;
 	bool check_stacks;
+	bool gated;			/* every constant has gates, which keep threads inside apart from others */
 	bool collect;			/* the stop notes who is inside a safe span */
 };
 
@@ -197,6 +207,16 @@ void kerf_decider_free(struct kerf_decider *decider);
 int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report *report);
 void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry);
 asmlinkage void kerf_trigger(struct pt_regs *regs);
+
+/* kerf_execution.c */
+struct kerf_executions;
+struct kerf_kept_stack;
+struct kerf_executions *kerf_executions_alloc(void);
+void kerf_executions_free(struct kerf_executions *all);
+bool kerf_execution_begin(struct kerf_executions *all, unsigned long frame, bool decided, s64 value);
+bool kerf_execution_find(struct kerf_executions *all, unsigned long frame, bool *decided, s64 *value);
+void kerf_execution_live(struct kerf_kept_stack *own, unsigned long frame);
+void kerf_execution_visit(struct task_struct *task, struct kerf_executions *all);
 
 /* kerf_enter.S */
 void kerf_enter(void);
@@ -296,9 +316,12 @@ struct kerf_blocker {
 int kerf_stack_check_all(const struct kerf_txn *txn, unsigned int *tasks, struct kerf_blocker *who);
 bool kerf_stack_inside(struct task_struct *task, struct pt_regs *regs, const struct kerf_range *ranges, unsigned int n,
 		       unsigned long *cfa, unsigned long *ip);
-/* What is done with every task: its stack held against a transaction, or given to the running transition. */
+unsigned long kerf_stack_frame(struct pt_regs *regs, const struct kerf_entry *entry, bool own);
+bool kerf_stack_live(struct task_struct *task, struct kerf_kept_stack *own);
+/* What is done with every task: its stack held against a transaction, against kept decisions, or given to the running transition. */
 struct kerf_visit {
 	const struct kerf_txn *txn;
+	struct kerf_executions *executions;
 	bool again;			/* the transition's: only tasks that it knows */
 	unsigned int tasks;
 	struct kerf_blocker *who;

@@ -131,7 +131,7 @@ static void with_memory(struct emitter *e, const struct insn *i, const u8 *opcod
 	if (kerf_form_rip_relative(i)) {
 		put8(e, modrm);
 		put_distance(e, e->refers, tail);
-	} else if (rsp_based(i) && e->loc->n_marks) {
+	} else if (rsp_based(i) && e->loc->kind == KERF_DECIDED) {
 		put8(e, (modrm & 0x3f) | 0x80);
 		put8(e, i->sib.bytes[0]);
 		put32(e, (i->displacement.nbytes ? (s32)i->displacement.value : 0) + KERF_CELLS_SIZE);
@@ -314,7 +314,7 @@ static void branch(struct emitter *e, const struct insn *stock, const struct ins
 	if (inside_window(e->loc, target))
 		refuse(e, "jumps into its own window");
 	put(e, i->kaddr, insn_offset_immediate((struct insn *)i));
-	if (!e->loc->n_marks) {
+	if (e->loc->kind != KERF_DECIDED) {
 		put_distance(e, target, 0);
 		return;
 	}
@@ -329,7 +329,7 @@ static void moved(struct emitter *e, const struct insn *i)
 	const u8 *bytes = i->kaddr;
 	int at = insn_offset_opcode((struct insn *)i);
 
-	if (kerf_form_rip_relative(i) || (rsp_based(i) && e->loc->n_marks))
+	if (kerf_form_rip_relative(i) || (rsp_based(i) && e->loc->kind == KERF_DECIDED))
 		with_memory(e, i, bytes + at, i->opcode.nbytes, reg_reg(i),
 			    i->length - insn_offset_immediate((struct insn *)i));
 	else
@@ -376,7 +376,7 @@ static void leave(struct emitter *e)
 	struct kerf_location *loc = e->loc;
 	unsigned int n;
 
-	if (loc->n_marks)
+	if (loc->kind == KERF_DECIDED)
 		move_stack(e, KERF_CELLS_SIZE);
 	loc->n_lifted = 0;
 	loc->lifted[loc->n_lifted++] = e->len;
@@ -399,7 +399,7 @@ int kerf_emit(struct kerf_location *loc, struct kerf_report *report)
 	struct insn stock;
 
 	memset(loc->image, INT3_INSN_OPCODE, sizeof(loc->image));
-	if (loc->n_marks) {
+	if (loc->kind == KERF_DECIDED) {
 		move_stack(&e, -KERF_CELLS_SIZE);
 		put8(&e, CALL_INSN_OPCODE);
 		put_distance(&e, (unsigned long)kerf_enter, 0);

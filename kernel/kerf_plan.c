@@ -185,21 +185,34 @@ static int mark_leaving(struct kerf_txn *txn)
 	return 0;
 }
 
-/* With a transition every constant that changes needs gates, and code to be outside of. */
+/* Can the constant be decided at all its places while threads are inside? */
+static bool has_gates(struct kerf_entry *entry)
+{
+	unsigned int n, i;
+	const struct kerf_location *gates = kerf_gates(entry, &n);
+
+	for (i = 0; i < n; i++)
+		if (gates[i].kind != KERF_DECIDED)
+			return false;
+	return n;
+}
+
+/* With a transition every constant that changes needs code to be outside of. */
 static int check_transition(struct kerf_txn *txn)
 {
 	struct kerf_entry *entry, *old;
-	unsigned int successors = 0, leaving = 0, n;
+	unsigned int successors = 0, leaving = 0;
 
 	if (txn->mode == KERF_AT_ONCE)
 		return 0;
+	txn->gated = true;
 	list_for_each_entry(old, &kerf_entries, node)
 		leaving += old->leaving;
 	list_for_each_entry(entry, &txn->sets, node) {
 		successors += !!entry->old;
-		if (!entry->n_spans || !entry->decider || !kerf_gates(entry, &n)[0].n_marks)
-			return kerf_refuse(txn->report, -EINVAL, "%s: a transition by task or globally needs gates and safe spans",
-					   entry->id);
+		txn->gated &= has_gates(entry);
+		if (!entry->n_spans)
+			return kerf_refuse(txn->report, -EINVAL, "%s: a transition by task or globally needs safe spans", entry->id);
 	}
 	if (successors != leaving)
 		return kerf_refuse(txn->report, -EINVAL, "a constant that leaves in a transition needs an operation that sets its stock value");

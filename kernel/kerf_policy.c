@@ -155,35 +155,92 @@ static bool fill(const struct kerf_location *loc, s64 value, s64 *cells)
 	return true;
 }
 
+/* Can every place of the constant hold the value? Where an execution begins, it is decided for those behind as well. */
+static bool fits(const struct kerf_location *loc, s64 value)
+{
+	const struct kerf_location *all;
+	unsigned int n, i;
+	s64 number;
+
+	if (loc->role != KERF_BEGINS)
+		return true;
+	all = kerf_gates(loc->entry, &n);
+	while (n--)
+		for (i = 0; i < all[n].n_marks; i++)
+			if (!mark_number(loc->entry->decider, &all[n].marks[i], value, &number))
+				return false;
+	return true;
+}
+
+enum outcome { MISSED, KEPT, REFUSED, DECIDED };
+
 /* An answer is 0, keep, or a value shifted left by one with the lowest bit set. kerf.bpf.h makes it. */
-static bool consult(struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
+static enum outcome consult(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *value)
 {
 	unsigned long kept[KERF_ARGUMENTS];
 	u64 answer = 0;
 	bool asked;
-	s64 value;
 
-	this_cpu_inc(decider->counts->hits);
 	if (loc->n_arguments)
 		show_arguments(loc, regs, kept);
 	asked = ask(decider, regs, &answer);
 	if (loc->n_arguments)
 		restore_arguments(loc, regs, kept);
-	if (!asked) {
+	if (!asked)
+		return MISSED;
+	if (!(answer & 1))
+		return KEPT;
+	*value = (s64)answer >> 1;
+	return permitted(decider, *value) && fits(loc, *value) ? DECIDED : REFUSED;
+}
+
+/* As consult(), but once for an execution of the safe span. */
+static enum outcome consult_once(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *value)
+{
+	enum outcome outcome = MISSED;
+	unsigned long frame;
+	bool decided;
+
+	if (in_nmi())
+		return MISSED;
+	frame = loc->frame >= 0 ? regs->sp + loc->frame : kerf_stack_frame(regs, loc->entry, loc->role == KERF_BEGINS);
+	if (!frame)
+		return MISSED;
+	if (loc->role == KERF_BEGINS) {
+		outcome = consult(decider, loc, regs, value);
+		return kerf_execution_begin(decider->executions, frame, outcome == DECIDED, *value) ? outcome : MISSED;
+	}
+	if (kerf_execution_find(decider->executions, frame, &decided, value))
+		outcome = decided ? DECIDED : KEPT;
+	return outcome;
+}
+
+/* False: the stock numbers are to be used. */
+static bool decide_by_policy(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
+{
+	bool once = loc->role != KERF_ALONE && decider->executions;
+	enum outcome outcome;
+	s64 value = 0;
+
+	this_cpu_inc(decider->counts->hits);
+	outcome = once ? consult_once(decider, loc, regs, &value) : consult(decider, loc, regs, &value);
+	if (outcome == DECIDED && !fill(loc, value, cells))
+		outcome = REFUSED;
+	switch (outcome) {
+	case MISSED:
 		this_cpu_inc(decider->counts->missed);
-		return false;
-	}
-	if (!(answer & 1)) {
+		break;
+	case KEPT:
 		this_cpu_inc(decider->counts->kept);
-		return false;
-	}
-	value = (s64)answer >> 1;
-	if (!permitted(decider, value) || !fill(loc, value, cells)) {
+		break;
+	case REFUSED:
 		this_cpu_inc(decider->counts->refused);
-		return false;
+		break;
+	case DECIDED:
+		this_cpu_inc(decider->counts->decided);
+		break;
 	}
-	this_cpu_inc(decider->counts->decided);
-	return true;
+	return outcome == DECIDED;
 }
 
 /* The numbers for what an entry says, policy or fixed value. False: the stock ones are to be used. */
@@ -192,7 +249,7 @@ static bool decide(const struct kerf_entry *entry, const struct kerf_location *l
 	if (!entry)
 		return false;
 	if (entry->decider && entry->decider->prog)
-		return consult(entry->decider, loc, regs, cells);
+		return decide_by_policy(entry->decider, loc, regs, cells);
 	return fill(loc, entry->value, cells);
 }
 
@@ -241,6 +298,7 @@ void kerf_decider_free(struct kerf_decider *decider)
 		return;
 	if (decider->prog)
 		bpf_prog_put(decider->prog);
+	kerf_executions_free(decider->executions);
 	free_percpu(decider->counts);
 	kvfree(decider);
 }

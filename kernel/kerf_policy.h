@@ -38,6 +38,7 @@ struct kerf_decider {
 	/* The program's own return value, all 64 bits of it: its type in struct bpf_prog cuts it. */
 	u64 (*run)(const void *ctx, const struct bpf_insn *insns);
 	struct kerf_counts __percpu *counts;
+	struct kerf_executions *executions;	/* NULL: each place decides for itself */
 	s64 stock;
 	unsigned int n_forms, n_ranges;
 	struct kerf_form forms[KERF_FORMS_MAX];

@@ -46,7 +46,7 @@ bool kerf_pool_lowered(int slot, unsigned long addr)
 	unsigned long at = addr - kerf_pool_address(slot);
 	unsigned int n;
 
-	if (!loc->n_marks || !at)
+	if (loc->kind != KERF_DECIDED || !at)
 		return false;
 	for (n = 0; n < loc->n_lifted; n++)
 		if (loc->lifted[n] == at)

@@ -113,8 +113,13 @@ static int parse_decided(struct reader *r, struct kerf_location *loc, size_t cou
 		return err;
 	loc->n_marks = number(r, 1);
 	loc->n_arguments = number(r, 1);
-	if (number(r, 2) || !loc->n_marks || loc->n_marks > KERF_MARKS_MAX || loc->n_arguments > KERF_ARGUMENTS)
-		return bad(r, "a decided detour has 1 to 8 numbers and up to 6 arguments");
+	loc->role = number(r, 1);
+	if (number(r, 1) || loc->role > KERF_GOES_ON || loc->n_marks > KERF_MARKS_MAX || loc->n_arguments > KERF_ARGUMENTS ||
+	    (!loc->n_marks && loc->role != KERF_BEGINS))
+		return bad(r, "a decided detour has 1 to 8 numbers, or none where an execution begins, and up to 6 arguments");
+	loc->frame = number(r, 4);
+	if (loc->frame < -1 || loc->frame > (s32)THREAD_SIZE)
+		return bad(r, "an execution's frame ends within the stack, or the stack tells (-1)");
 	for (n = 0; n < loc->n_marks; n++) {
 		struct kerf_mark *mark = &loc->marks[n];
 
@@ -252,10 +257,8 @@ static int parse_decider(struct reader *r, struct kerf_entry *entry, bool policy
 	unsigned int n_ranges = number(r, 2), n_forms = number(r, 1), n;
 	struct kerf_decider *decider;
 
-	entry->n_spans = number(r, 1);
-	if (entry->n_spans > KERF_SPANS_MAX || policy != !!n_ranges || n_ranges > KERF_DOMAIN_MAX || !n_forms ||
-	    n_forms > KERF_FORMS_MAX)
-		return bad(r, "a policy has 1 to 256 intervals of values; 1 to 8 forms, and up to 64 safe spans");
+	if (number(r, 1) || policy != !!n_ranges || n_ranges > KERF_DOMAIN_MAX || !n_forms || n_forms > KERF_FORMS_MAX)
+		return bad(r, "a policy has 1 to 256 intervals of values and 1 to 8 forms");
 	decider = kerf_decider_alloc(n_ranges);
 	if (!decider)
 		return -ENOMEM;
@@ -313,15 +316,33 @@ static bool id_taken(const struct kerf_txn *txn, const char *id)
 	return false;
 }
 
+/* Room for what is decided once for an execution of a safe span, if the policy has places that go on with it. */
+static int keep_executions(struct reader *r, struct kerf_entry *entry)
+{
+	unsigned int begin = 0, go_on = 0, i;
+
+	for (i = 0; i < entry->n_locations; i++) {
+		begin += entry->locations[i].role == KERF_BEGINS;
+		go_on += entry->locations[i].role == KERF_GOES_ON;
+	}
+	if (!begin && go_on)
+		return bad(r, "a place goes on with a decision that no place begins");
+	if (!go_on)
+		return 0;
+	entry->decider->executions = kerf_executions_alloc();
+	return entry->decider->executions ? 0 : -ENOMEM;
+}
+
 /* A set or a policy: an entry with its locations. */
 static int parse_entry(struct reader *r, struct kerf_txn *txn, struct kerf_entry *entry, size_t kind)
 {
+	bool stock = !entry->n_locations;
 	int err = 0;
 
-	if ((!entry->n_locations && !entry->n_gates) || entry->n_locations > KERF_LOCATIONS_MAX ||
-	    entry->n_gates > KERF_LOCATIONS_MAX || entry->n_between > KERF_BETWEEN_MAX)
-		return bad(r, "a set has 1 to 256 locations, up to 256 gates and up to 1024 ranges");
-	if (!entry->n_locations && txn->mode == KERF_AT_ONCE)
+	if (entry->n_locations > KERF_LOCATIONS_MAX || entry->n_gates > KERF_LOCATIONS_MAX ||
+	    entry->n_between > KERF_BETWEEN_MAX || entry->n_spans > KERF_SPANS_MAX)
+		return bad(r, "a set has 1 to 256 locations, up to 256 gates, 1024 ranges and 64 safe spans");
+	if (stock && (kind == OP_POLICY || txn->mode == KERF_AT_ONCE || !entry->n_spans))
 		return bad(r, "only a transition sets the stock value");
 	txn->n_locations += entry->n_locations + entry->n_gates;
 	if (txn->n_locations > KERF_LOCATIONS_ALL)
@@ -331,15 +352,17 @@ static int parse_entry(struct reader *r, struct kerf_txn *txn, struct kerf_entry
 		return bad(r, "a policy needs a name in the header");
 	if (kind == OP_POLICY || entry->n_gates)
 		err = parse_decider(r, entry, kind == OP_POLICY);
-	return err ?: parse_set(r, txn, entry);
+	err = err ?: parse_set(r, txn, entry);
+	return err || kind != OP_POLICY ? err : keep_executions(r, entry);
 }
 
 /* What has no locations: only the id counts, or the number of files. */
 static int parse_plain(struct reader *r, struct kerf_txn *txn, const struct kerf_entry *entry, size_t kind)
 {
 	if (kind == OP_HOLD)
-		return entry->n_between || entry->n_gates ? bad(r, "a reserved field is not 0") : parse_hold(r, txn, entry->n_locations);
-	if (entry->n_locations || entry->n_between || entry->n_gates)
+		return entry->n_between || entry->n_gates || entry->n_spans ? bad(r, "a reserved field is not 0") :
+									      parse_hold(r, txn, entry->n_locations);
+	if (entry->n_locations || entry->n_between || entry->n_gates || entry->n_spans)
 		return bad(r, "an unset has no locations");
 	if (kind == OP_UNSET)
 		strscpy(txn->unsets[txn->n_unsets++], entry->id, sizeof(*txn->unsets));
@@ -365,6 +388,7 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 	entry->n_locations = number(r, 2);
 	entry->n_between = number(r, 2);
 	entry->n_gates = number(r, 2);
+	entry->n_spans = number(r, 2);
 	entry->value = number(r, 8);
 	err = text(r, entry->id, id_len);
 	if (!err && (located || kind == OP_UNSET) && id_taken(txn, entry->id))

@@ -128,6 +128,57 @@ lost:
 }
 NOKPROBE_SYMBOL(kerf_stack_inside);
 
+static bool in_spans(const struct kerf_entry *entry, unsigned long ip)
+{
+	unsigned int i;
+
+	for (i = 0; i < entry->n_spans; i++)
+		if (kerf_in_ranges(entry->spans[i].ranges, entry->spans[i].n_ranges, ip))
+			return true;
+	return false;
+}
+NOKPROBE_SYMBOL(in_spans);
+
+/*
+ * The canonical frame address of the innermost frame in a safe span of @entry, or of the function at @regs itself. What an
+ * interrupt has interrupted is another execution: there the search ends. 0: there is none, or the stack cannot be followed.
+ */
+unsigned long kerf_stack_frame(struct pt_regs *regs, const struct kerf_entry *entry, bool own)
+{
+	struct unwind_state state;
+	bool here = own || in_spans(entry, regs->ip);
+	unsigned long at;
+	int slot;
+
+	unwind_start(&state, current, regs, NULL);
+	while (!here && !unwind_done(&state) && !unwind_error(&state) && !unwind_get_entry_regs(&state, NULL)) {
+		at = frame_ip(&state, &slot);
+		if (!at)
+			return 0;
+		here = in_spans(entry, slot < 0 ? at : state.ip + 1);
+		unwind_next_frame(&state);
+	}
+	return here && !unwind_error(&state) ? state.sp : 0;
+}
+NOKPROBE_SYMBOL(kerf_stack_frame);
+
+/* Tells which frames are on a waiting task's stack. False if it cannot be followed. */
+bool kerf_stack_live(struct task_struct *task, struct kerf_kept_stack *own)
+{
+	struct unwind_state state;
+	int slot;
+
+	for (unwind_start(&state, task, NULL, NULL);
+	     !unwind_done(&state) && !unwind_error(&state) && !at_user_mode(&state);
+	     kerf_execution_live(own, state.sp)) {
+		if (!frame_ip(&state, &slot))
+			return false;
+		unwind_next_frame(&state);
+	}
+	return !unwind_error(&state);
+}
+NOKPROBE_SYMBOL(kerf_stack_live);
+
 /* Tasks that have reaped themselves and still have part of do_exit to run, from the lists that Tasks RCU keeps of them. */
 static struct list_head *exiting(int cpu)
 {
@@ -160,6 +211,8 @@ static void visit(struct task_struct *task, struct kerf_visit *visit)
 		return;
 	if (visit->txn)
 		check_one(task, visit);
+	else if (visit->executions)
+		kerf_execution_visit(task, visit->executions);
 	else
 		kerf_transition_visit(task, visit->again);
 }

@@ -170,11 +170,23 @@ void kerf_transition_left(struct pt_regs *regs)
 }
 NOKPROBE_SYMBOL(kerf_transition_left);
 
+/* For the report, should it be the one that never leaves. */
+static void remember(struct task_struct *task, unsigned long ip)
+{
+	memcpy(now.who.comm, task->comm, sizeof(now.who.comm));
+	now.who.comm[sizeof(now.who.comm) - 1] = 0;
+	now.who.pid = task->pid;
+	now.who.ip = ip;
+}
+
 static void collect_one(struct task_struct *task)
 {
 	unsigned long cfa, ip;
 
-	if (inside(task, NULL, &cfa, &ip) && !find(task, 0))
+	if (!inside(task, NULL, &cfa, &ip))
+		return;
+	remember(task, ip);
+	if (!find(task, 0))
 		add(task, cfa);
 }
 
@@ -189,10 +201,7 @@ static void look_one(struct task_struct *task)
 		return;
 	/* One record stands for all of the stack. */
 	record->seen = true;
-	memcpy(now.who.comm, task->comm, sizeof(now.who.comm));
-	now.who.comm[sizeof(now.who.comm) - 1] = 0;
-	now.who.pid = task->pid;
-	now.who.ip = ip;
+	remember(task, ip);
 }
 
 /* A waiting task, all CPUs being stopped. */
@@ -270,24 +279,36 @@ static bool converged(void)
 	return now.mode == KERF_GLOBALLY && !now.frozen ? READ_ONCE(now.over) : !READ_ONCE(now.n);
 }
 
-/* Threads leave by themselves. Now and then all stacks of those left are looked at. */
+static int refuse_waiting(struct kerf_report *report)
+{
+	const char *threads = now.n == 1 ? "thread is" : "threads are";
+
+	if (!now.who.comm[0])
+		return kerf_refuse(report, -EBUSY, "%u %s still inside", now.n, threads);
+	if (!now.who.ip)
+		return kerf_refuse(report, -EBUSY, "%u %s still inside, among them %s (pid %d), whose stack cannot be followed",
+				   now.n, threads, now.who.comm, now.who.pid);
+	return kerf_refuse(report, -EBUSY, "%u %s still inside, among them %s (pid %d) at %pS", now.n, threads, now.who.comm,
+			   now.who.pid, (void *)now.who.ip);
+}
+
+/* Threads leave by themselves. Now and then, and before it is given up, all stacks of those left are looked at. */
 static int wait(struct kerf_txn *txn, unsigned long until, bool killable)
 {
 	unsigned long pause = 200, next_look = jiffies + msecs_to_jiffies(20), between = 40;
+	bool late;
 
 	while (!converged()) {
 		if (killable && fatal_signal_pending(current))
 			return kerf_refuse(txn->report, -EINTR, "the caller was killed; everything is as before");
-		if (time_after_eq(jiffies, next_look)) {
+		late = time_after_eq(jiffies, until);
+		if (late || time_after_eq(jiffies, next_look)) {
 			stop(look);
 			txn->report->looks++;
 			next_look = jiffies + msecs_to_jiffies(between);
 			between = min(between * 2, 1000UL);
-		} else if (time_after_eq(jiffies, until)) {
-			return now.who.ip ?
-			       kerf_refuse(txn->report, -EBUSY, "%u threads are still inside, one of them is %s (pid %d) at %pS",
-					   now.n, now.who.comm, now.who.pid, (void *)now.who.ip) :
-			       kerf_refuse(txn->report, -EBUSY, "%u threads are still inside", now.n);
+			if (late)
+				return converged() ? 0 : refuse_waiting(txn->report);
 		}
 		usleep_range(pause, pause * 2);
 		pause = min(pause * 2, 10000UL);
@@ -401,7 +422,7 @@ bool kerf_transition_stuck(const struct kerf_txn *txn)
 }
 
 /*
- * Directly, if nobody is inside. Else by gates: in one stop they come and those inside are noted; when the last has left,
+ * Directly, if nobody is inside; where a place has no room for a gate, until then. Else by gates: in one stop they come and those inside are noted; when the last has left,
  * the value itself takes their place.
  */
 int kerf_transition(struct kerf_txn *txn)
@@ -410,6 +431,8 @@ int kerf_transition(struct kerf_txn *txn)
 	int err;
 
 	kerf_plan(txn, KERF_DIRECTLY, true);
+	if (!txn->gated)
+		return kerf_attempts(txn, until);
 	err = kerf_attempt(txn, true);
 	if (err != -EAGAIN)
 		return err;

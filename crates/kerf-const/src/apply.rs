@@ -189,6 +189,36 @@ pub fn transition_entry(
     Ok(live)
 }
 
+/// Refuses a constant whose value is used more than once in one of its safe spans: a thread there could meet the old value and the
+/// new one. Entries that were built without safe spans are not refused.
+///
+/// # Errors
+/// [`ConstError::NotIndependent`], which names the safe span.
+pub fn check_independent(entry: &Entry) -> Result<(), ConstError> {
+    let Some(span) = entry.safe_spans.iter().find(|span| !span.is_independent()) else { return Ok(()) };
+    let at = span.entry.saturating_sub(span.function_offset);
+    let why = format!(
+        "in the safe span that begins at {}+{at:#x} its value is used more than once, so a thread could meet both; \
+         `--mode task` and `--mode global` wait for threads to leave",
+        span.function
+    );
+    Err(ConstError::NotIndependent { id: entry.label().into(), why })
+}
+
+/// The setting that leaves the deployed code as it is: of the constant itself, or of one of its derived numbers.
+///
+/// # Errors
+/// If there is no such number.
+pub fn stock(entry: &Entry, derived: Option<usize>) -> Result<Setting, ConstError> {
+    let Some(index) = derived else { return Ok(Setting::Value(entry.value)) };
+    let form = form_of(entry, index)?;
+    let number = form.apply(entry.value);
+    number.map(|number| Setting::Derived { index, number }).ok_or_else(|| ConstError::Damaged {
+        id: entry.label().into(),
+        why: format!("{form} has no number for the deployed value"),
+    })
+}
+
 /// Whether a setting leaves the deployed code as it is.
 fn is_stock(entry: &Entry, setting: Setting) -> Result<bool, ConstError> {
     Ok(match setting {

@@ -114,6 +114,14 @@ pub enum ConstError {
         /// Which argument, where, and which ones are there.
         why: String,
     },
+    /// Immediate mode, where a thread could meet the old and the new value in one piece of work.
+    #[error("{id} cannot be switched for everybody at once: {why}")]
+    NotIndependent {
+        /// The constant.
+        id: String,
+        /// In which safe span, and what to do.
+        why: String,
+    },
     /// The constant is not settable at all.
     #[error("{id} cannot be set: {class}: {reason}")]
     NotSettable {

@@ -20,9 +20,9 @@ pub use live::Live;
 pub use loaded::LoadedModule;
 pub use status::{ActiveEntry, ActiveLocation, ActivePolicy, Outcome, Placement, State, Status};
 pub use transaction::{
-    Argument, Change, Decider, DetourInstruction, Entry, Location, Mark, Mode, Number, Range, SafeSpan, Target,
-    Transaction,
+    Argument, Change, Decider, DetourInstruction, Entry, Execution, Location, Mark, Mode, Number, Range, SafeSpan,
+    Target, Transaction,
 };
 
 /// The version of the module's interface that this crate speaks.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;

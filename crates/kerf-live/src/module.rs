@@ -24,6 +24,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "kerf.h",
     "kerf_emit.c",
     "kerf_enter.S",
+    "kerf_execution.c",
     "kerf_form.c",
     "kerf_hold.c",
     "kerf_insn.h",

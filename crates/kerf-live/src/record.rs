@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use crate::{
-    Argument, BuildId, Change, Decider, DetourInstruction, Entry, Location, Mark, Mode, Number, PROTOCOL, Range,
-    SafeSpan, Target, Transaction,
+    Argument, BuildId, Change, Decider, DetourInstruction, Entry, Execution, Location, Mark, Mode, Number, PROTOCOL,
+    Range, SafeSpan, Target, Transaction,
 };
 
 const MAGIC: &[u8; 8] = b"KERFTXN1";
@@ -144,9 +144,9 @@ fn write_location(writer: &mut Writer, id: &str, location: &Location) -> Result<
     match &location.change {
         Change::Immediate { bytes, .. } => writer.bytes.extend(bytes),
         Change::Detour { instructions } => write_instructions(writer, id, instructions)?,
-        Change::Decided { instructions, marks, arguments } => {
+        Change::Decided { instructions, marks, arguments, execution } => {
             write_instructions(writer, id, instructions)?;
-            write_marks(writer, id, marks, arguments)?;
+            write_marks(writer, id, marks, arguments, *execution)?;
         }
     }
     Ok(())
@@ -163,10 +163,21 @@ fn write_instructions(writer: &mut Writer, id: &str, instructions: &[DetourInstr
     Ok(())
 }
 
-fn write_marks(writer: &mut Writer, id: &str, marks: &[Mark], arguments: &[Argument]) -> Result<(), RecordError> {
-    writer.u8(limited(id, marks.len(), 1, 8, "decided numbers in a detour", "1 to 8")? as u8);
+fn write_marks(
+    writer: &mut Writer,
+    id: &str,
+    marks: &[Mark],
+    arguments: &[Argument],
+    execution: Option<Execution>,
+) -> Result<(), RecordError> {
+    let least = usize::from(!execution.is_some_and(|execution| execution.begins));
+    let role = execution.map_or(0, |execution| if execution.begins { 1 } else { 2 });
+    // No kernel stack is that large.
+    let frame = execution.and_then(|execution| execution.frame).and_then(|frame| i32::try_from(frame).ok());
+    writer.u8(limited(id, marks.len(), least, 8, "decided numbers in a detour", "1 to 8")? as u8);
     writer.u8(limited(id, arguments.len(), 0, 6, "arguments", "up to 6")? as u8);
-    writer.u16(0);
+    writer.bytes.extend([role, 0]);
+    writer.bytes.extend(frame.unwrap_or(-1).to_le_bytes());
     for mark in marks {
         writer.bytes.extend([mark.instruction, mark.part, mark.form, mark.bits]);
     }
@@ -182,15 +193,13 @@ fn write_marks(writer: &mut Writer, id: &str, marks: &[Mark], arguments: &[Argum
     Ok(())
 }
 
-fn write_decider(writer: &mut Writer, entry: &Entry, decider: &Decider) -> Result<(), RecordError> {
-    let id = &entry.id;
+fn write_decider(writer: &mut Writer, id: &str, decider: &Decider) -> Result<(), RecordError> {
     let least = usize::from(decider.program.is_some());
     let ranges = limited(id, decider.ranges.len(), least, 256 * least, "intervals of permitted values", "1 to 256")?;
     let forms = limited(id, decider.forms.len(), 1, 8, "forms", "1 to 8")?;
-    let spans = limited(id, entry.spans.len(), 0, 64, "safe spans", "up to 64")?;
     writer.u32(decider.program.unwrap_or(-1) as u32);
     writer.u16(ranges as u16);
-    writer.bytes.extend([forms as u8, spans as u8]);
+    writer.bytes.extend([forms as u8, 0]);
     writer.u64(decider.stock as u64);
     for (min, max) in &decider.ranges {
         writer.u64(*min as u64);
@@ -245,7 +254,8 @@ fn write_entry(writer: &mut Writer, entry: &Entry) -> Result<(), RecordError> {
     let id = &entry.id;
     let name = checked_id(id)?;
     let gates = limited(id, entry.gates.len(), 0, 256, "gates", "up to 256")?;
-    let least = usize::from(gates == 0);
+    let spans = limited(id, entry.spans.len(), 0, 64, "safe spans", "up to 64")?;
+    let least = usize::from(spans == 0);
     let locations = limited(id, entry.locations.len(), least, 256, "locations", "1 to 256")?;
     let between = limited(id, entry.between.len(), 0, 1024, "ranges", "up to 1024")?;
     let policy = entry.decider.as_ref().is_some_and(|decider| decider.program.is_some());
@@ -254,15 +264,15 @@ fn write_entry(writer: &mut Writer, entry: &Entry) -> Result<(), RecordError> {
     writer.u16(locations as u16);
     writer.u16(between as u16);
     writer.u16(gates as u16);
+    writer.u16(spans as u16);
     writer.u64(entry.value as u64);
     writer.bytes.extend(name);
     let decider = entry.decider.as_ref().filter(|_| policy || gates > 0);
-    decider.iter().try_for_each(|decider| write_decider(writer, entry, decider))?;
+    decider.iter().try_for_each(|decider| write_decider(writer, id, decider))?;
     entry.locations.iter().try_for_each(|location| write_location(writer, id, location))?;
     entry.gates.iter().try_for_each(|gate| write_location(writer, id, gate))?;
     entry.between.iter().try_for_each(|range| write_range(writer, id, range))?;
-    let spans = if decider.is_some() { entry.spans.as_slice() } else { &[] };
-    spans.iter().try_for_each(|span| write_span(writer, id, span))
+    entry.spans.iter().try_for_each(|span| write_span(writer, id, span))
 }
 
 fn target_bytes(target: &Target, kernel: &BuildId) -> Result<Vec<u8>, RecordError> {
@@ -287,8 +297,7 @@ fn write_plain(writer: &mut Writer, kind: u8, id: &str, files: &[RawFd]) -> Resu
     writer.u8(kind);
     writer.u8(name.len() as u8);
     writer.u16(count as u16);
-    writer.u16(0);
-    writer.u16(0);
+    [0; 3].into_iter().for_each(|n| writer.u16(n));
     writer.u64(0);
     writer.bytes.extend(name);
     files.iter().for_each(|file| writer.u32(*file as u32));

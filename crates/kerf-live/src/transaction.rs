@@ -85,9 +85,10 @@ pub struct Entry {
     pub value: i64,
     /// What the numbers of gates and policies follow from.
     pub decider: Option<Decider>,
-    /// Where text changes; 1 to 256. None: the stock value comes back, in a transition.
+    /// Where text changes; 1 to 256. None: the stock value comes back, in a transition, for which there must be safe spans.
     pub locations: Vec<Location>,
-    /// Decided locations that stand in the text while a transition runs; up to 256. A policy's own locations do without.
+    /// Decided locations that stand in the text while a transition runs; up to 256. A policy's own locations do without. Where one of
+    /// a transaction's entries has none, the transition waits until nobody is inside, and lets everybody have the old value until then.
     pub gates: Vec<Location>,
     /// What a transition waits for threads to leave; up to 64.
     pub spans: Vec<SafeSpan>,
@@ -228,11 +229,23 @@ pub enum Change {
     Decided {
         /// As for [`Change::Detour`].
         instructions: Vec<DetourInstruction>,
-        /// The numbers; 1 to 8.
+        /// The numbers; up to 8.
         marks: Vec<Mark>,
         /// Where the function's first arguments are, for policies that read them; up to 6.
         arguments: Vec<Argument>,
+        /// What this place is in an execution of its safe span; `None`: each pass decides for itself.
+        execution: Option<Execution>,
     },
+}
+
+/// A policy decides once for an execution of a safe span. All its places use that decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// Every execution passes this place before any other: here it is decided. Such a place may hold no number.
+    pub begins: bool,
+    /// How far above the stack pointer, at the window's start, the execution's frame ends (its canonical frame address), in bytes;
+    /// `None`: the stack has to be followed.
+    pub frame: Option<u32>,
 }
 
 /// An instruction of a detour.

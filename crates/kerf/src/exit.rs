@@ -30,6 +30,8 @@ pub enum ExitCode {
     Image = 16,
     /// A policy does not compile, is refused by the kernel's verifier, or reads what is not there.
     Policy = 17,
+    /// `--mode immediate` where a thread could meet both values.
+    NotIndependent = 18,
     /// Root is needed.
     NotPermitted = 20,
     /// The kernel module is not loaded, or could not be built or loaded.
@@ -97,6 +99,7 @@ impl ExitCode {
             | ConstError::NoSuchValue { .. } => ExitCode::NotFound,
             ConstError::OutsideDomain { .. } => ExitCode::OutsideDomain,
             ConstError::NoArgument { .. } => ExitCode::Policy,
+            ConstError::NotIndependent { .. } => ExitCode::NotIndependent,
             ConstError::NotSettable { .. } => ExitCode::NotSettable,
             ConstError::NoEntry { .. } => ExitCode::NoEntry,
             ConstError::Table { .. } | ConstError::Damaged { .. } => ExitCode::Table,

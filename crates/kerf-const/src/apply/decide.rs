@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
-use kerf_live::{Argument, Change, Decider, Location, Mark, Number, SafeSpan, Target};
+use kerf_live::{Argument, Change, Decider, Execution, Location, Mark, Number, SafeSpan, Target};
 
 use super::{Choice, Job, Running, Setting, assemble, check, derived, form_of, outside, target};
 use crate::entry::{Entry, Iv, Place, SlotName, Span};
@@ -43,6 +43,7 @@ pub fn decided_entry(
     let target = target(entry, running)?;
     let job = Job { entry, setting, choice: Choice::Detour, running, target: &target, decision: Some(&decision) };
     let mut live = assemble(&job)?;
+    share(entry, &mut live.locations);
     let forms = decision.numbers(entry)?;
     live.decider = Some(Decider { program: Some(program), stock: live.value, ranges: ranges(entry, limits)?, forms });
     live.spans = safe_spans(entry, &target);
@@ -86,12 +87,44 @@ pub(super) fn gates(
     };
     // Windows in which nothing is decided need no gate.
     locations.retain(|l| matches!(&l.change, Change::Decided { marks, .. } if !marks.is_empty()));
+    share(entry, &mut locations);
     let forms = match setting {
         Setting::Value(_) => decision.numbers(entry)?,
         Setting::Derived { .. } => vec![Number::Affine { a: 1, b: 0 }],
     };
     let stock = i64::try_from(stock).map_err(|_| outside(entry, stock, "it has more than 64 bits".into()))?;
     Ok(Some((locations, Decider { program: None, stock, ranges: Vec::new(), forms })))
+}
+
+/// Says which places use one decision: all that one execution of a safe span passes, if one of them holds the span's entry, where every
+/// execution begins. Where none does an old decision could not be told from a new one, so each place decides for itself.
+fn share(entry: &Entry, locations: &mut [Location]) {
+    let window = |l: &Location| l.image_offset..l.image_offset + l.expected.len() as u64;
+    let start = |n: &usize| entry.spans.get(*n).map(|s| s.function_offset + s.start);
+    for safe in &entry.safe_spans {
+        let holds = |l: &Location| safe.critical.iter().filter_map(start).any(|at| window(l).contains(&at));
+        let begins = |l: &Location| window(l).contains(&safe.entry);
+        let others = entry.safe_spans.iter().filter(|other| *other != safe).flat_map(|other| &other.critical);
+        let others: Vec<u64> = others.filter_map(start).collect();
+        let own = || locations.iter().filter(|l| holds(l));
+        let mixed = own().any(|l| others.iter().any(|at| window(l).contains(at)));
+        if mixed || own().count() < 2 || !own().any(begins) {
+            continue;
+        }
+        for location in locations.iter_mut().filter(|l| holds(l)) {
+            let own = Execution { begins: begins(location), frame: frame(entry, safe, location) };
+            if let Change::Decided { execution, .. } = &mut location.change {
+                *execution = Some(own);
+            }
+        }
+    }
+}
+
+/// How far above the stack pointer at the start of a window the frame of its safe span ends.
+fn frame(entry: &Entry, safe: &crate::entry::SafeSpan, location: &Location) -> Option<u32> {
+    let starts = |n: &usize| entry.spans.get(*n).map(|s| s.function_offset + s.window.start);
+    let at = safe.critical.iter().position(|n| starts(n) == Some(location.image_offset))?;
+    safe.frames.get(at).copied().flatten()
 }
 
 fn too_wide(entry: &Entry, form: &Form) -> ConstError {

@@ -116,7 +116,7 @@ fn shown(location: &Location) -> String {
             let new: Vec<String> = instructions.iter().map(|i| to_hex(&i.bytes)).collect();
             format!("{:#x} {} to {}", location.image_offset, to_hex(&location.expected), new.join(" "))
         }
-        Change::Decided { instructions, marks, arguments } => {
+        Change::Decided { instructions, marks, arguments, .. } => {
             let new: Vec<String> = instructions.iter().map(|i| to_hex(&i.bytes)).collect();
             let (at, old) = (location.image_offset, to_hex(&location.expected));
             format!("{at:#x} {old} to {} with {marks:?} {arguments:?}", new.join(" "))
@@ -419,4 +419,71 @@ fn operations_become_what_the_module_knows() {
     assert!(operation_of(&in_rax, 7, &[RDX]).unwrap_err().contains("no register is free"));
     assert!(operation_of(&in_r9, 0, &[RAX, RDX]).unwrap_err().contains("is no divisor"));
     assert!(operation_of(&[0x48, 0xc1, 0xe0, 6], 1 << 40, &[]).unwrap_err().contains("does not fit"));
+}
+
+fn safe_span(critical: Vec<usize>, repeated: bool, entry: u64) -> crate::entry::SafeSpan {
+    crate::entry::SafeSpan {
+        function: "blk_add_rq_to_plug".into(),
+        function_offset: 0x65_0900,
+        entry,
+        ranges: vec![(entry + 1, 0x65_0a00)],
+        frames: critical.iter().map(|n| Some(16 + 8 * *n as u32)).collect(),
+        critical,
+        repeated,
+        ..Default::default()
+    }
+}
+
+#[test]
+fn at_once_only_where_a_value_is_used_once() {
+    let mut entry = plug_limit();
+    assert!(check_independent(&entry).is_ok(), "an entry of an older table");
+    entry.safe_spans = vec![safe_span(vec![0], false, 0x65_0925)];
+    assert!(check_independent(&entry).is_ok());
+    entry.safe_spans = vec![safe_span(vec![0], true, 0x65_0925)];
+    let error = check_independent(&entry).unwrap_err().to_string();
+    assert!(error.starts_with("BLK_MAX_REQUEST_COUNT cannot be switched for everybody at once"), "{error}");
+    assert!(error.contains("begins at blk_add_rq_to_plug+0x25"), "{error}");
+}
+
+#[test]
+fn the_stock_setting_is_the_deployed_value() {
+    let entry = plug_limit();
+    assert_eq!(stock(&entry, None).unwrap(), Setting::Value(32));
+    assert_eq!(stock(&entry, Some(1)).unwrap(), Setting::Derived { index: 1, number: 64 });
+    assert!(matches!(stock(&entry, Some(2)), Err(ConstError::BadQuery { .. })));
+}
+
+/// A constant with two places, 0x40 bytes apart.
+fn two_places() -> Entry {
+    let code = [0x83, 0xe0, 0xe0, 0x83, 0xc0, 0x40, 0x66, 0x39, 0xc2, 0x73, 0x05];
+    let ivs = |at| vec![iv(at, 32, -32, Some((2, 1)), -1, 0), iv(at + 3, 32, 64, Some((2, 1)), 2, 0)];
+    let mut second = span(&code, 6, ivs(0x65));
+    (second.start, second.end, second.window.start) = (0x65, 0x6b, 0x65);
+    entry("BLK_MAX_REQUEST_COUNT", 32, (1, 1024), vec![span(&code, 6, ivs(0x25)), second])
+}
+
+/// Which places begin and go on with a decision, and where their frames end.
+fn executions(entry: &Entry) -> Vec<Option<(bool, Option<u32>)>> {
+    let none = std::collections::BTreeSet::new();
+    let live = decided_entry(entry, 7, (None, None), &none, &Running::default()).unwrap();
+    let execution = |location: &Location| match &location.change {
+        Change::Decided { execution, .. } => execution.map(|own| (own.begins, own.frame)),
+        _ => None,
+    };
+    live.locations.iter().map(execution).collect()
+}
+
+#[test]
+fn one_decision_is_shared_from_the_entry_on() {
+    let mut entry = two_places();
+    assert_eq!(executions(&entry), [None, None], "no safe spans are known");
+    entry.safe_spans = vec![safe_span(vec![0, 1], true, 0x65_0928)];
+    assert_eq!(executions(&entry), [Some((true, Some(16))), Some((false, Some(24)))]);
+    entry.safe_spans[0].frames[1] = None;
+    assert_eq!(executions(&entry), [Some((true, Some(16))), Some((false, None))]);
+    entry.safe_spans = vec![safe_span(vec![0, 1], true, 0x65_0910)];
+    assert_eq!(executions(&entry), [None, None], "no place holds the entry");
+    entry.safe_spans = vec![safe_span(vec![0], false, 0x65_0925), safe_span(vec![1], false, 0x65_0965)];
+    assert_eq!(executions(&entry), [None, None], "each has a span of its own");
 }

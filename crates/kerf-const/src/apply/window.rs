@@ -67,7 +67,8 @@ impl Detour<'_> {
             return Err(format!("{} has {count} instructions, {changed} changed: too many for a detour", self.place()));
         }
         let Some(decision) = decision else { return Ok(Change::Detour { instructions }) };
-        Ok(Change::Decided { instructions, marks, arguments: decision.arguments(self.span, self.start)? })
+        let arguments = decision.arguments(self.span, self.start)?;
+        Ok(Change::Decided { instructions, marks, arguments, execution: None })
     }
 
     fn place(&self) -> String {

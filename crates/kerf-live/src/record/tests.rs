@@ -70,8 +70,10 @@ fn decode_location(reader: &mut Reader, targets: &[(String, BuildId)]) -> Locati
 }
 
 fn decode_marks(reader: &mut Reader, instructions: Vec<DetourInstruction>) -> Change {
-    let (marks, arguments) = (reader.number(1), reader.number(1));
-    assert_eq!(reader.number(2), 0);
+    let (marks, arguments, role) = (reader.number(1), reader.number(1), reader.number(1));
+    assert_eq!(reader.number(1), 0);
+    let frame = u32::try_from(reader.number(4) as i32).ok();
+    let execution = [None, Some(true), Some(false)][role as usize].map(|begins| Execution { begins, frame });
     let mark = |reader: &mut Reader| {
         let [instruction, part, form, bits] = reader.take(4).try_into().unwrap();
         Mark { instruction, part, form, bits }
@@ -84,7 +86,7 @@ fn decode_marks(reader: &mut Reader, instructions: Vec<DetourInstruction>) -> Ch
         [Argument::Gone, Argument::Register(register), Argument::Stack(offset)][kind as usize]
     };
     let arguments = (0..arguments).map(|_| argument(reader)).collect();
-    Change::Decided { instructions, marks, arguments }
+    Change::Decided { instructions, marks, arguments, execution }
 }
 
 fn decode_span(reader: &mut Reader, targets: &[(String, BuildId)]) -> SafeSpan {
@@ -96,10 +98,10 @@ fn decode_span(reader: &mut Reader, targets: &[(String, BuildId)]) -> SafeSpan {
     SafeSpan { target, entry, ranges, exits: (0..exits).map(|_| reader.number(8)).collect() }
 }
 
-/// A decider, and how many safe spans follow later.
-fn decode_decider(reader: &mut Reader) -> (Decider, u64) {
+fn decode_decider(reader: &mut Reader) -> Decider {
     let (program, ranges, forms) = (reader.number(4) as i32, reader.number(2), reader.number(1));
-    let (spans, stock) = (reader.number(1), reader.number(8) as i64);
+    assert_eq!(reader.number(1), 0);
+    let stock = reader.number(8) as i64;
     let program = (program >= 0).then_some(program);
     let ranges = (0..ranges).map(|_| (reader.number(8) as i64, reader.number(8) as i64)).collect();
     let form = |reader: &mut Reader| {
@@ -115,7 +117,7 @@ fn decode_decider(reader: &mut Reader) -> (Decider, u64) {
             _ => panic!("form {kind}"),
         }
     };
-    (Decider { program, stock, ranges, forms: (0..forms).map(|_| form(reader)).collect() }, spans)
+    Decider { program, stock, ranges, forms: (0..forms).map(|_| form(reader)).collect() }
 }
 
 fn decode_target(reader: &mut Reader, targets: &[(String, BuildId)]) -> Target {
@@ -148,7 +150,7 @@ fn decode(record: &[u8]) -> Transaction {
     for _ in 0..operations {
         let (kind, id_len, locations, between) =
             (reader.number(1), reader.number(1) as usize, reader.number(2), reader.number(2));
-        let gates = reader.number(2);
+        let (gates, spans) = (reader.number(2), reader.number(2));
         let value = reader.number(8) as i64;
         let id = reader.text(id_len);
         match kind {
@@ -158,13 +160,10 @@ fn decode(record: &[u8]) -> Transaction {
             _ => {}
         }
         if !matches!(kind, 1 | 3) {
-            assert!(gates == 0 && (kind == 5 || locations == 0));
+            assert!(gates + spans == 0 && (kind == 5 || locations == 0));
             continue;
         }
-        let (decider, spans) = match kind == 3 || gates > 0 {
-            true => Some(decode_decider(&mut reader)).unzip(),
-            false => (None, None),
-        };
+        let decider = (kind == 3 || gates > 0).then(|| decode_decider(&mut reader));
         let locations = (0..locations).map(|_| decode_location(&mut reader, &targets)).collect();
         let gates = (0..gates).map(|_| decode_location(&mut reader, &targets)).collect();
         let range = |reader: &mut Reader| {
@@ -173,7 +172,7 @@ fn decode(record: &[u8]) -> Transaction {
             Range { target, start: reader.number(8), end: reader.number(8) }
         };
         let between = (0..between).map(|_| range(&mut reader)).collect();
-        let spans = (0..spans.unwrap_or(0)).map(|_| decode_span(&mut reader, &targets)).collect();
+        let spans = (0..spans).map(|_| decode_span(&mut reader, &targets)).collect();
         transaction.entries.push(Entry { id, value, decider, locations, gates, spans, between });
     }
     assert!(reader.0.is_empty());
@@ -190,7 +189,7 @@ fn the_plug_limit_to_the_byte() {
 #[test]
 fn unset_needs_no_build() {
     let record = encode_unset(&["A", "B"], Duration::from_secs(1)).unwrap();
-    assert_eq!(record.len(), HEADER_SIZE + 2 * 17);
+    assert_eq!(record.len(), HEADER_SIZE + 2 * 19);
     assert_eq!(&record[24..28], [0, 0, 2, 0]);
     assert_eq!(encode_unset_all(Duration::ZERO).len(), HEADER_SIZE);
 }
@@ -249,12 +248,21 @@ fn decided() -> impl Strategy<Value = Change> {
         (0u8..16).prop_map(Argument::Register),
         any::<i32>().prop_map(Argument::Stack)
     ];
+    let frame = proptest::option::of(0u32..1 << 14);
+    let execution =
+        proptest::option::of((any::<bool>(), frame).prop_map(|(begins, frame)| Execution { begins, frame }));
     (
         proptest::collection::vec(instruction, 1..=12),
         proptest::collection::vec(mark, 1..=8),
         proptest::collection::vec(argument, 0..=6),
+        execution,
     )
-        .prop_map(|(instructions, marks, arguments)| Change::Decided { instructions, marks, arguments })
+        .prop_map(|(instructions, marks, arguments, execution)| Change::Decided {
+            instructions,
+            marks,
+            arguments,
+            execution,
+        })
 }
 
 fn decider() -> impl Strategy<Value = Decider> {
@@ -306,7 +314,6 @@ fn entry() -> impl Strategy<Value = Entry> {
     ("[!-~]{1,160}", any::<i64>(), decider, locations, gates, spans, proptest::collection::vec(range, 0..3)).prop_map(
         |(id, value, decider, locations, gates, spans, between)| {
             let gates = if decider.is_some() { gates } else { Vec::new() };
-            let spans = if decider.is_some() { spans } else { Vec::new() };
             Entry { id, value, decider, locations, gates, spans, between }
         },
     )

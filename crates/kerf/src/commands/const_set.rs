@@ -1,16 +1,15 @@
 //! `kerf const set`: values of the running kernel.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use kerf_const::ConstError;
 use kerf_const::apply::{self, Choice, Setting};
 use kerf_const::entry::{Entry, Interval};
 use kerf_const::table::Table;
-use kerf_live::{Change, Live, LiveError, Status, Transaction};
+use kerf_live::{Change, Live, LiveError, Mode, Status, Transaction};
 
 use super::const_words::{TableArgs, find_running, parse_value};
+use super::mode_words::{self, ModeArgs};
 use crate::running_text::with_running;
 use crate::{print, running};
 
@@ -19,6 +18,7 @@ Examples:
   kerf const set BLK_MAX_REQUEST_COUNT 4
   kerf const set SHRINK_BATCH=1K MAX_SOFTIRQ_RESTART=0x20
   kerf const set BLK_MAX_REQUEST_COUNT 128 --placement detour
+  kerf const set BLK_MAX_REQUEST_COUNT 4 --mode global --timeout 10
   kerf const set HYSTART_DELAY_MIN@0 500
 
 Several constants change in the same moment, or none does. NAME@0 is the first of the numbers that the compiler derived
@@ -36,9 +36,8 @@ pub struct SetArgs {
     /// Check everything and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Seconds to wait for tasks to leave the code.
-    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
-    timeout: u64,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     table: TableArgs,
     #[command(flatten)]
@@ -92,20 +91,19 @@ impl SetArgs {
             pairs.iter().map(|(id, value)| self.wish(&table, &build, id, *value)).collect::<anyhow::Result<_>>()?;
         let mut live = Live::open()?;
         let status = live.status()?;
-        let (transaction, changed) = self.transaction(&wishes, &status)?;
-        let outcome = if transaction.entries.is_empty() && transaction.unset.is_empty() {
-            status.outcome
-        } else {
-            live.set(&transaction)?
-        };
+        let mode = self.mode.choose(wishes.iter().map(|w| &w.entry))?;
+        let (transaction, changed) = self.transaction(&wishes, &status, mode)?;
+        let nothing = transaction.entries.is_empty() && transaction.unset.is_empty();
+        let outcome = if nothing { status.outcome } else { live.set(&transaction)? };
         if self.json {
-            let stop = outcome.stop.as_nanos() as u64;
-            let object = serde_json::json!({
-                "dry_run": self.dry_run, "changed": changed, "attempts": outcome.attempts, "stop_ns": stop,
-            });
+            let mut object = serde_json::json!({ "dry_run": self.dry_run, "changed": changed });
+            mode_words::add_members(&mut object, mode, &outcome);
             print::json(&object)?;
-        } else {
-            changed.iter().try_for_each(|c| print::text(&c.sentence(self.dry_run)))?;
+            return Ok(0);
+        }
+        changed.iter().try_for_each(|c| print::text(&c.sentence(self.dry_run)))?;
+        if !nothing && !self.dry_run {
+            print::text(&mode_words::sentence(mode, &outcome))?;
         }
         Ok(0)
     }
@@ -143,9 +141,9 @@ impl SetArgs {
     }
 
     /// What the module is asked, and what is said about it.
-    fn transaction(&self, wishes: &[Wish], status: &Status) -> anyhow::Result<(Transaction, Vec<Changed>)> {
+    fn transaction(&self, wishes: &[Wish], status: &Status, mode: Mode) -> anyhow::Result<(Transaction, Vec<Changed>)> {
         let mut transaction = Transaction::new(status.build_id.clone());
-        transaction.timeout = Duration::from_secs(self.timeout);
+        (transaction.mode, transaction.timeout) = (mode, self.mode.timeout());
         transaction.dry_run = self.dry_run;
         let mut changed = Vec::new();
         for wish in wishes {
@@ -158,11 +156,13 @@ impl SetArgs {
             let set = status.entries.iter().find(|e| e.id == id);
             let from = set.map_or(stock, |e| e.value);
             let mut line = Changed { id: id.clone(), from, to, placement: "stock", locations: 0 };
-            if to == stock {
+            if to == stock && (mode == Mode::Immediate || set.is_none()) {
                 transaction.unset.extend(set.map(|_| id));
             } else {
-                let entry = wish.live(self.choice(), status)?;
-                (line.placement, line.locations) = (placement(&entry), entry.locations.len());
+                let entry = wish.live(self.choice(), status, mode)?;
+                if to != stock {
+                    (line.placement, line.locations) = (placement(&entry), entry.locations.len());
+                }
                 transaction.entries.push(entry);
             }
             changed.push(line);
@@ -193,8 +193,11 @@ impl Wish {
         Ok((narrow(stock), narrow(to)))
     }
 
-    fn live(&self, choice: Choice, status: &Status) -> anyhow::Result<kerf_live::Entry> {
-        let make = |running: &apply::Running| apply::live_entry(&self.entry, self.setting, choice, running);
+    fn live(&self, choice: Choice, status: &Status, mode: Mode) -> anyhow::Result<kerf_live::Entry> {
+        let make = |running: &apply::Running| match mode {
+            Mode::Immediate => apply::live_entry(&self.entry, self.setting, choice, running),
+            Mode::Task | Mode::Global => apply::transition_entry(&self.entry, self.setting, choice, running),
+        };
         with_running(&self.entry, status, make)
     }
 }

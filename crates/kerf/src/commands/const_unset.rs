@@ -2,15 +2,19 @@
 
 use anyhow::Context;
 use clap::Args;
-use kerf_live::{Live, LiveError, Status};
+use kerf_live::{Live, LiveError, Mode, Outcome, Status, Transaction};
 
 use super::const_words::{TableArgs, find_running};
+use super::mode_words::{self, ModeArgs, active_rows, stock_entries};
 use crate::{print, running};
 
 pub const EXAMPLES: &str = "\
 Examples:
   kerf const unset BLK_MAX_REQUEST_COUNT
-  kerf const unset --all";
+  kerf const unset BLK_MAX_REQUEST_COUNT --mode global
+  kerf const unset --all
+
+With --all, or without an entry in the scope table, the stock text comes back for everybody at once, whoever is inside a safe span.";
 
 /// What to unset.
 #[derive(Debug, Args)]
@@ -18,9 +22,11 @@ pub struct UnsetArgs {
     /// Names or ids, as `kerf status` shows them.
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     ids: Vec<String>,
-    /// Everything.
-    #[arg(long)]
+    /// Everything, also policies.
+    #[arg(long, conflicts_with = "mode")]
     all: bool,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     table: TableArgs,
     /// Print JSON.
@@ -38,7 +44,9 @@ impl UnsetArgs {
     fn execute(&self) -> anyhow::Result<u8> {
         let mut live = match Live::open() {
             // Without the module nothing can be set.
-            Err(LiveError::NoModule) if self.all => return self.print(&[], "no module loaded: everything is stock"),
+            Err(LiveError::NoModule) if self.all => {
+                return self.print(&[], "no module loaded: everything is stock", None);
+            }
             other => other?,
         };
         let status = live.status()?;
@@ -53,12 +61,40 @@ impl UnsetArgs {
             ids.dedup();
             ids
         };
-        match (self.all, ids.is_empty()) {
-            (_, true) => return self.print(&[], "nothing is set"),
-            (true, _) => live.unset_all()?,
-            (false, _) => live.unset(&ids)?,
+        if ids.is_empty() {
+            return self.print(&[], "nothing is set", None);
+        }
+        let (outcome, mode, why) = self.restore(&mut live, &status, &ids)?;
+        self.print(&ids, why, Some((mode, &outcome)))
+    }
+
+    /// Gives the stock text back, and says why for everybody at once if nobody asked for that.
+    fn restore(
+        &self,
+        live: &mut Live,
+        status: &Status,
+        ids: &[String],
+    ) -> anyhow::Result<(Outcome, Mode, &'static str)> {
+        let mut transaction = Transaction::new(status.build_id.clone());
+        transaction.timeout = self.mode.timeout();
+        let rows = match active_rows(self.table.open(), ids) {
+            _ if self.all => {
+                return Ok((live.unset_all()?, Mode::Immediate, "everything: without a look at safe spans"));
+            }
+            Err(error) if self.mode.wants_transition() => return Err(error),
+            Err(_) => {
+                transaction.unset = ids.to_vec();
+                let why = "no entry in the scope table: without a look at safe spans";
+                return Ok((live.set(&transaction)?, Mode::Immediate, why));
+            }
+            Ok(rows) => rows,
         };
-        self.print(&ids, "")
+        transaction.mode = self.mode.choose(rows.iter().map(|(entry, _)| entry))?;
+        match transaction.mode {
+            Mode::Immediate => transaction.unset = ids.to_vec(),
+            Mode::Task | Mode::Global => transaction.entries = stock_entries(&rows, status)?,
+        }
+        Ok((live.set(&transaction)?, transaction.mode, ""))
     }
 
     /// The ids that the module knows a constant by: its own and those of its derived numbers.
@@ -82,14 +118,20 @@ impl UnsetArgs {
         Ok(named)
     }
 
-    fn print(&self, ids: &[String], sentence: &str) -> anyhow::Result<u8> {
+    fn print(&self, ids: &[String], sentence: &str, went: Option<(Mode, &Outcome)>) -> anyhow::Result<u8> {
         if self.json {
-            print::json(&serde_json::json!({ "unset": ids }))?;
-        } else if ids.is_empty() {
-            print::text(sentence)?;
-        } else {
-            ids.iter().try_for_each(|id| print::text(&format!("{id}: stock")))?;
+            let mut object = serde_json::json!({ "unset": ids });
+            if let Some((mode, outcome)) = went {
+                mode_words::add_members(&mut object, mode, outcome);
+            }
+            print::json(&object)?;
+            return Ok(0);
         }
+        ids.iter().try_for_each(|id| print::text(&format!("{id}: stock")))?;
+        let went = went.map(|(mode, outcome)| mode_words::sentence(mode, outcome));
+        let said = [sentence.to_owned(), went.unwrap_or_default()];
+        let said: Vec<String> = said.into_iter().filter(|text| !text.is_empty()).collect();
+        print::text(&said.join(", "))?;
         Ok(0)
     }
 }

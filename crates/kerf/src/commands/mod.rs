@@ -12,6 +12,7 @@ mod const_words;
 mod doctor;
 pub mod init;
 mod lab;
+mod mode_words;
 mod module;
 mod policy_check;
 mod policy_load;

@@ -1,18 +1,18 @@
 //! `kerf policy load`: lets a policy decide.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use kerf_const::ConstError;
-use kerf_const::apply;
+use kerf_const::apply::{self, Setting};
 use kerf_const::entry::Entry;
 use kerf_live::policy::{self, Loaded, Object};
-use kerf_live::{Live, LiveError, Status, Transaction};
+use kerf_live::{Live, LiveError, Mode, Status, Transaction};
 use serde_json::json;
 
 use super::const_words::{TableArgs, find_running, parse_value};
+use super::mode_words::{self, ModeArgs, active_rows, stock_entries};
 use super::policy_words::{TypesArgs, compiled, name_of, parameters};
 use crate::running_text::with_running;
 use crate::{print, running};
@@ -22,6 +22,7 @@ Examples:
   kerf policy load plug.bpf.c
   kerf policy load plug.bpf.o --limit BLK_MAX_REQUEST_COUNT=1..64
   kerf policy load faster.bpf.c --replace plug
+  kerf policy load plug.bpf.c --mode global --timeout 10
 
 All constants of the file are decided from the same moment on, or none is. Programs beside (kprobes, tracepoints, fentry)
 run as long as the policy is loaded. A decision outside the certified values or the limits is not carried out.";
@@ -44,9 +45,8 @@ pub struct LoadArgs {
     /// Check everything and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Seconds to wait for tasks to leave the code.
-    #[arg(long, value_name = "S", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=60))]
-    timeout: u64,
+    #[command(flatten)]
+    mode: ModeArgs,
     #[command(flatten)]
     types: TypesArgs,
     #[command(flatten)]
@@ -100,16 +100,24 @@ impl LoadArgs {
         let name = &transaction.owner;
         if self.json {
             let ids: Vec<&str> = entries.iter().map(Entry::label).collect();
-            let stop = outcome.stop.as_nanos() as u64;
-            print::json(&json!({
+            let mut told = json!({
                 "policy": name, "dry_run": self.dry_run, "constants": ids, "replaced": transaction.drop,
-                "beside": object.beside.len(), "attempts": outcome.attempts, "stop_ns": stop,
-            }))?;
-        } else {
-            let dry = if self.dry_run { " (dry run: nothing was changed)" } else { "" };
-            for entry in &transaction.entries {
-                print::text(&format!("{}: decided by {name}, {} places{dry}", entry.id, entry.locations.len()))?;
-            }
+                "beside": object.beside.len(),
+            });
+            mode_words::add_members(&mut told, transaction.mode, &outcome);
+            print::json(&told)?;
+            return Ok(0);
+        }
+        let dry = if self.dry_run { " (dry run: nothing was changed)" } else { "" };
+        for entry in &transaction.entries {
+            let what = match entry.locations.len() {
+                0 => "stock".to_string(),
+                places => format!("decided by {name}, {places} places"),
+            };
+            print::text(&format!("{}: {what}{dry}", entry.id))?;
+        }
+        if !self.dry_run {
+            print::text(&mode_words::sentence(transaction.mode, &outcome))?;
         }
         Ok(0)
     }
@@ -135,6 +143,19 @@ impl LoadArgs {
         own.fold((None, None), |(min, max), l| (l.min.or(min), l.max.or(max)))
     }
 
+    /// Constants of the policy that goes which the new one does not decide.
+    fn leaving(
+        &self,
+        entries: &[Entry],
+        status: &Status,
+        replaced: Option<&str>,
+    ) -> anyhow::Result<Vec<(Entry, Setting)>> {
+        let own = |e: &&kerf_live::ActiveEntry| e.policy.as_ref().is_some_and(|p| Some(p.owner.as_str()) == replaced);
+        let stays = |id: &str| entries.iter().any(|entry| entry.label() == id);
+        let ids = status.entries.iter().filter(own).map(|e| e.id.clone()).filter(|id| !stays(id));
+        active_rows(self.table.open(), &ids.collect::<Vec<_>>())
+    }
+
     fn transaction(
         &self,
         object: &Object,
@@ -144,11 +165,16 @@ impl LoadArgs {
     ) -> anyhow::Result<Transaction> {
         let mut transaction = Transaction::new(status.build_id.clone());
         transaction.owner = self.name.clone().unwrap_or_else(|| name_of(&self.file));
-        transaction.timeout = Duration::from_secs(self.timeout);
+        transaction.timeout = self.mode.timeout();
         transaction.dry_run = self.dry_run;
         transaction.replace = self.replace.is_some();
         transaction.drop = self.replace.clone().filter(|name| !name.is_empty());
         transaction.hold = loaded.files().to_vec();
+        let leaving = self.leaving(entries, status, transaction.drop.as_deref())?;
+        transaction.mode = self.mode.choose(entries.iter().chain(leaving.iter().map(|(entry, _)| entry)))?;
+        if transaction.mode != Mode::Immediate {
+            transaction.entries = stock_entries(&leaving, status)?;
+        }
         for (tune, entry) in object.tunes.iter().zip(entries) {
             let program = loaded.program(&tune.program)?;
             let (limits, reads) = (self.limits(entry), parameters(tune));

@@ -177,7 +177,7 @@ mod tests {
     use kerf_live::status;
 
     const SET: &str = "\
-kerf protocol=3 build_id=764949bb
+kerf protocol=4 build_id=764949bb
 text base=0xffffffff81000000 size=0x1000000
 pool slots=512 used=0 pending=0
 result code=0 attempts=1 tasks=9 stop_ns=300000 inside=0 looks=0 total_ns=0 text=

@@ -194,7 +194,7 @@ fn globally(live: &mut Live, place: &Place, levels: u32) -> Outcome {
         let mut live = Live::open().map_err(|e| e.to_string())?;
         switch(&mut live, 7, &own, Mode::Global, 20_000).map_err(|e| e.to_string())
     });
-    thread::sleep(Duration::from_millis(100));
+    wait_for("the gates", || Ok(kcore::find(test_symbol("span")?, 64, &FIRST).is_err()))?;
     for _ in 0..20 {
         write(SPANS, &format!("call 1 0 {levels}"))?;
     }

@@ -58,6 +58,7 @@ impl UnsetArgs {
             (true, _) => live.unset_all()?,
             (false, _) => live.unset(&ids)?,
         };
+        kerf_live::policy::sweep_pins(&mut live)?;
         self.print(&ids, "")
     }
 

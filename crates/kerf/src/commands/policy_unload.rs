@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use kerf_live::Live;
+use kerf_live::{Live, policy};
 
 use super::policy_words::name_of;
 use crate::print;
@@ -47,6 +47,7 @@ impl UnloadArgs {
         let name = if owned(&self.name).is_empty() { of_file.as_str() } else { self.name.as_str() };
         let ids = owned(name);
         live.drop_policy(name, Duration::from_secs(self.timeout))?;
+        policy::sweep_pins(&mut live)?;
         if self.json {
             print::json(&serde_json::json!({ "policy": name, "unset": ids }))?;
         } else {

@@ -4,6 +4,7 @@ mod constants;
 mod domain;
 mod headers;
 pub mod switch;
+pub mod trigger;
 
 use crate::workspace::Workspace;
 use anyhow::Context;
@@ -46,6 +47,8 @@ enum Name {
     Headers,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
     Switch,
+    /// Instructions that passing a constant costs more, by who decides on it.
+    Trigger,
 }
 
 /// What to measure.
@@ -82,6 +85,7 @@ impl BenchArgs {
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
+            Name::Trigger => ("trigger", trigger::run(&workspace)?),
         };
         println!("\n{}", table(&result.rows));
         let file = workspace.directory("bench")?.join(format!("{name}.json"));

@@ -5,28 +5,13 @@ mod effects;
 #[path = "live/untyped.rs"]
 mod untyped;
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use kerf_lab::{Cache, Quiet};
-
-fn kerf() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kerf"));
-    command.stdin(Stdio::null());
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn done(output: &Output) -> String {
-    assert!(output.status.success(), "stdout:\n{}\nstderr:\n{}", text(&output.stdout), text(&output.stderr));
-    text(&output.stdout)
-}
+use common::{PRELUDE, Words, blocks, script};
 
 /// What the guests take along, made once.
 struct Baggage {
@@ -40,23 +25,18 @@ fn baggage() -> &'static Baggage {
     static BAGGAGE: OnceLock<Baggage> = OnceLock::new();
     BAGGAGE.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (table, module) = (dir.path().join("scope.db"), dir.path().join("kerf.ko"));
-        let names = ["BLK_MAX_REQUEST_COUNT", "MAX_SOFTIRQ_RESTART", "SHRINK_BATCH"];
-        done(&kerf().args(["const", "build"]).args(names).arg("--table").arg(&table).output().expect("kerf starts"));
-        let cache = Cache::open_default().expect("a cache");
-        let kernel = kerf_lab::kernel(&cache, &mut Quiet).expect("a kernel");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel");
-        kerf_lab::module::build(&kernel, &source, &module).expect("kerf.ko builds");
-        let foreign = foreign_module(&kernel, &source, dir.path());
+        let table = common::table(dir.path(), &["BLK_MAX_REQUEST_COUNT", "MAX_SOFTIRQ_RESTART", "SHRINK_BATCH"]);
+        let module = common::module(dir.path());
+        let foreign = foreign_module(dir.path());
         Baggage { _dir: dir, table, module, foreign }
     })
 }
 
 /// The module as another version of this program would have it.
-fn foreign_module(kernel: &kerf_lab::Kernel, source: &Path, dir: &Path) -> PathBuf {
+fn foreign_module(dir: &Path) -> PathBuf {
     let copy = dir.join("foreign");
     fs::create_dir(&copy).expect("a directory");
-    for file in fs::read_dir(source).expect("the module's source").flatten().filter(|f| f.path().is_file()) {
+    for file in fs::read_dir(common::source()).expect("the module's source").flatten().filter(|f| f.path().is_file()) {
         let content = fs::read_to_string(file.path()).expect("a source file");
         let changed = match content.lines().find(|line| line.starts_with("#define KERF_PROTOCOL")) {
             Some(line) => content.replace(line, "#define KERF_PROTOCOL 4711"),
@@ -65,48 +45,25 @@ fn foreign_module(kernel: &kerf_lab::Kernel, source: &Path, dir: &Path) -> PathB
         fs::write(copy.join(file.file_name()), changed).expect("it can be written");
     }
     let module = dir.join("foreign.ko");
-    kerf_lab::module::build(kernel, &copy, &module).expect("the foreign module builds");
+    kerf_lab::module::build(&common::kernel(), &copy, &module).expect("the foreign module builds");
     module
 }
 
 /// Runs a script in a guest that is described by more options of `kerf lab run`, and gives its output.
 fn run(options: &[&str], script: &str) -> String {
     let baggage = baggage();
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let file = dir.path().join("script");
-    fs::write(&file, script).expect("it can be written");
-    let place = |path: &Path, guest: &str| format!("{}:{guest}", path.display());
-    let output = kerf()
-        .args(["lab", "run", "--quiet", "--append", "preempt=full"])
-        .args(options)
-        .args(["--file", &place(&baggage.table, "/var/lib/kerf/scope.db")])
-        .args(["--file", &place(&baggage.module, "/kerf.ko")])
-        .args(["--file", &place(&baggage.foreign, "/foreign.ko")])
-        .args(["--file", &place(&file, "/script")])
-        .args(["--", "sh", "/script"])
-        .output()
-        .expect("kerf starts");
-    done(&output)
+    let files: [(&Path, &str); 3] =
+        [(&baggage.table, "/var/lib/kerf/scope.db"), (&baggage.module, "/kerf.ko"), (&baggage.foreign, "/foreign.ko")];
+    common::run(options, &files, script)
 }
 
 /// Runs a script in a guest; its output in blocks, each headed `## COMMAND` and ended by the exit code.
 fn guest(options: &[&str], script: &str) -> Vec<(String, String, i32)> {
-    let prelude = "t() { echo \"## $*\"; \"$@\" 2>&1; echo \"code $?\"; }\n";
-    blocks(&run(options, &format!("{prelude}{script}")))
-}
-
-fn blocks(text: &str) -> Vec<(String, String, i32)> {
-    let mut blocks = Vec::new();
-    for block in text.split("## ").skip(1) {
-        let (command, rest) = block.split_once('\n').expect("a command's line");
-        let (said, code) = rest.rsplit_once("code ").expect("an exit code");
-        blocks.push((command.to_owned(), said.to_owned(), code.trim().parse().expect("a number")));
-    }
-    blocks
+    blocks(&run(options, &format!("{PRELUDE}{script}")))
 }
 
 /// Commands, their exit codes, and words of what they say.
-const WORDS: &[(&str, i32, &str)] = &[
+const WORDS: Words = &[
     ("kerf status", 0, "no module loaded: everything is stock"),
     ("kerf const set BLK_MAX_REQUEST_COUNT 4", 21, "kerf: try: kerf module load"),
     ("insmod /foreign.ko", 0, ""),
@@ -154,23 +111,10 @@ const WORDS: &[(&str, i32, &str)] = &[
     ("kerf doctor", 31, "kerf module load"),
 ];
 
-/// The commands of a list as a script.
-fn script(words: &[(&str, i32, &str)]) -> String {
-    words.iter().map(|(command, ..)| format!("t {command}\n")).collect()
-}
-
 /// Runs a script in a guest and compares what its commands said.
 #[track_caller]
-fn check(words: &[(&str, i32, &str)], options: &[&str], script: &str) {
-    let said = guest(options, script);
-    assert_eq!(said.len(), words.len());
-    for ((command, code, words), (ran, text, ended)) in words.iter().zip(&said) {
-        assert_eq!(command, ran);
-        assert!(
-            ended == code && text.contains(words),
-            "{command}: code {ended} instead of {code}, or without `{words}`:\n{text}"
-        );
-    }
+fn check(words: Words, options: &[&str], script: &str) {
+    common::check(words, &run(options, &format!("{PRELUDE}{script}")));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod domain;
 mod headers;
 mod spans;
 pub mod switch;
+pub mod trigger;
 
 use crate::workspace::Workspace;
 use anyhow::Context;
@@ -49,6 +50,8 @@ enum Name {
     Spans,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
     Switch,
+    /// Instructions that passing a constant costs more, by who decides on it.
+    Trigger,
 }
 
 /// What to measure.
@@ -89,6 +92,7 @@ impl BenchArgs {
                 ("spans", spans::run(&workspace, &spans::Wanted { constants, only })?)
             }
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
+            Name::Trigger => ("trigger", trigger::run(&workspace)?),
         };
         println!("\n{}", table(&result.rows));
         let file = workspace.directory("bench")?.join(format!("{name}.json"));

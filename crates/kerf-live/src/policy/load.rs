@@ -8,6 +8,7 @@ use aya::programs::{KProbe, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::object::{Attach, Object};
+use super::pins::Pins;
 use super::{Beside, PolicyError};
 
 /// Programs in the kernel. Dropped, all of it goes but what a transaction has taken over.
@@ -17,6 +18,7 @@ pub struct Loaded {
     #[expect(dead_code, reason = "held for its Drop")]
     links: Vec<FdLink>,
     files: Vec<RawFd>,
+    pins: Pins,
 }
 
 impl Loaded {
@@ -34,6 +36,14 @@ impl Loaded {
     pub fn files(&self) -> &[RawFd] {
         &self.files
     }
+
+    /// Pins the maps that ask for it below the policy's name: for when the transaction has succeeded.
+    ///
+    /// # Errors
+    /// [`PolicyError::File`] if the directory cannot be made.
+    pub fn keep_pins(&self, name: &str) -> Result<(), PolicyError> {
+        self.pins.keep(name)
+    }
 }
 
 fn failed(what: &str, why: impl ToString) -> PolicyError {
@@ -44,7 +54,9 @@ fn failed(what: &str, why: impl ToString) -> PolicyError {
 fn verdict(log: &str) -> String {
     const SHOWN: usize = 24;
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let wanted = lines.iter().position(|line| line.starts_with("processed ")).unwrap_or(lines.len());
+    // What the verifier says of itself comes behind.
+    let figures = |line: &str| ["verification time ", "stack depth ", "processed "].iter().any(|w| line.starts_with(w));
+    let wanted = lines.iter().position(|line| figures(line)).unwrap_or(lines.len());
     let start = wanted.saturating_sub(SHOWN);
     // The line of the source that the refused instruction stands in may lie before what is shown.
     let source = lines.get(..start).and_then(|before| before.iter().rev().find(|line| line.starts_with(';')));
@@ -83,28 +95,32 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// # Errors
 /// As [`load`].
 pub fn verify(object: &Object) -> Result<(), PolicyError> {
-    decide(object).map(drop)
+    let pins = Pins::prepare();
+    decide(object, &pins).map(drop)
 }
 
-/// Loads a policy's maps and programs, and attaches those beside.
+/// Loads a policy's maps and programs, and attaches those beside. `name` is the policy's.
 ///
 /// # Errors
 /// [`PolicyError::Verifier`] with the verifier's words, or [`PolicyError::Load`].
-pub fn load(object: &Object) -> Result<Loaded, PolicyError> {
-    let mut ebpf = decide(object)?;
+pub fn load(object: &Object, name: &str) -> Result<Loaded, PolicyError> {
+    let pins = Pins::prepare();
+    let mut ebpf = decide(object, &pins)?;
+    pins.check(name)?;
     let mut links = Vec::new();
     for program in &object.beside {
         links.push(attach(&mut ebpf, program).map_err(|error| error.of(&program.program))?);
     }
     let files = links.iter().map(file_of).collect::<Result<_, _>>()?;
-    Ok(Loaded { ebpf, links, files })
+    Ok(Loaded { ebpf, links, files, pins })
 }
 
 /// The maps, and the programs that decide.
-fn decide(object: &Object) -> Result<Ebpf, PolicyError> {
+fn decide(object: &Object, pins: &Pins) -> Result<Ebpf, PolicyError> {
     let mut loader = EbpfLoader::new();
-    loader.allow_unsupported_maps();
-    let mut ebpf = loader.load(&object.bytes).map_err(|error| failed("the policy's maps and types", chain(&error)))?;
+    loader.allow_unsupported_maps().default_map_pin_directory(pins.directory());
+    let wrong = |error| failed("the policy's maps and types", chain(&error) + &pins.hint());
+    let mut ebpf = loader.load(&object.bytes).map_err(wrong)?;
     for tune in &object.tunes {
         let program = ebpf.program_mut(&tune.program).ok_or_else(|| failed(&tune.program, "is not in the object"))?;
         let program: &mut KProbe = program.try_into().map_err(|error| loading(&tune.program, error))?;
@@ -198,7 +214,7 @@ mod tests {
     fn the_verdict_keeps_the_source_line() {
         let mut log = String::from("; if (!p) @ a.bpf.c:7\n");
         log += &(0..40).map(|n| format!("{n}: (bf) r1 = r2\n")).collect::<String>();
-        log += "R1 invalid mem access 'scalar'\nprocessed 41 insns (limit 1000000)\n";
+        log += "R1 invalid mem access 'scalar'\nverification time 9 usec\nstack depth 0\nprocessed 41 insns (limit 1000000)\n";
         let shown = verdict(&log);
         assert!(shown.starts_with("; if (!p) @ a.bpf.c:7\n"), "{shown}");
         assert!(shown.ends_with("R1 invalid mem access 'scalar'"), "{shown}");

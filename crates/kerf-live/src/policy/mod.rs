@@ -6,11 +6,13 @@
 mod compile;
 mod load;
 mod object;
+mod pins;
 mod reads;
 
 pub use compile::{Headers, compile, types_header};
 pub use load::{Loaded, load, verify};
 pub use object::{Attach, Beside, Object, Tune};
+pub use pins::sweep_pins;
 pub use reads::parameters_read;
 
 use std::path::PathBuf;

@@ -65,6 +65,7 @@ impl UnsetArgs {
             return self.print(&[], "nothing is set", None);
         }
         let (outcome, mode, why) = self.restore(&mut live, &status, &ids)?;
+        kerf_live::policy::sweep_pins(&mut live)?;
         self.print(&ids, why, Some((mode, &outcome)))
     }
 

@@ -94,10 +94,14 @@ impl LoadArgs {
         let entries = self.entries(object)?;
         let mut live = Live::open()?;
         let status = live.status()?;
-        let loaded = policy::load(object)?;
-        let transaction = self.transaction(object, &entries, &loaded, &status)?;
+        let name = self.name.clone().unwrap_or_else(|| name_of(&self.file));
+        let loaded = policy::load(object, &name)?;
+        let transaction = self.transaction(object, &entries, (&name, &loaded), &status)?;
         let outcome = live.set(&transaction)?;
-        let name = &transaction.owner;
+        if !self.dry_run {
+            policy::sweep_pins(&mut live)?;
+            loaded.keep_pins(&name)?;
+        }
         if self.json {
             let ids: Vec<&str> = entries.iter().map(Entry::label).collect();
             let mut told = json!({
@@ -160,11 +164,11 @@ impl LoadArgs {
         &self,
         object: &Object,
         entries: &[Entry],
-        loaded: &Loaded,
+        (name, loaded): (&str, &Loaded),
         status: &Status,
     ) -> anyhow::Result<Transaction> {
         let mut transaction = Transaction::new(status.build_id.clone());
-        transaction.owner = self.name.clone().unwrap_or_else(|| name_of(&self.file));
+        transaction.owner = name.to_owned();
         transaction.timeout = self.mode.timeout();
         transaction.dry_run = self.dry_run;
         transaction.replace = self.replace.is_some();

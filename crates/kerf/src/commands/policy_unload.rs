@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::Args;
-use kerf_live::{Live, Mode, Outcome, Status, Transaction};
+use kerf_live::{Live, Mode, Outcome, Status, Transaction, policy};
 
 use super::const_words::TableArgs;
 use super::mode_words::{self, ModeArgs, active_rows, stock_entries};
@@ -51,6 +51,7 @@ impl UnloadArgs {
         let name = if owned(&self.name).is_empty() { of_file.as_str() } else { self.name.as_str() };
         let ids = owned(name);
         let (outcome, mode, why) = self.restore(&mut live, &status, name, &ids)?;
+        policy::sweep_pins(&mut live)?;
         if self.json {
             let mut object = serde_json::json!({ "policy": name, "unset": ids });
             mode_words::add_members(&mut object, mode, &outcome);

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::Args;
 use kerf_const::table::{self, Table};
-use kerf_live::{ActiveEntry, ActiveLocation, Live, LiveError, Placement, State, Status};
+use kerf_live::{ActiveEntry, ActiveLocation, ActivePolicy, Live, LiveError, Placement, State, Status};
 use serde_json::{Value, json};
 
 use super::const_words::TableArgs;
@@ -73,6 +73,9 @@ fn state(status: &Status) -> &'static str {
 }
 
 fn placement(entry: &ActiveEntry) -> &'static str {
+    if entry.policy.is_some() {
+        return "decided";
+    }
     let detours = entry.locations.iter().filter(|l| l.placement == Placement::Detour).count();
     match detours {
         0 => "immediate",
@@ -101,6 +104,15 @@ fn trouble(location: &ActiveLocation) -> Option<String> {
     }
 }
 
+/// What became of a policy's decisions.
+fn decisions(entry: &ActiveEntry) -> Option<String> {
+    let ActivePolicy { owner, hits, decided, kept, refused, missed, .. } = entry.policy.as_ref()?;
+    Some(format!(
+        "{}: {owner} was asked {hits} times: {decided} decided, {kept} kept, {refused} refused, {missed} missed",
+        entry.id
+    ))
+}
+
 fn sentences(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> String {
     if status.entries.is_empty() {
         return "nothing is set: everything is stock".into();
@@ -113,7 +125,7 @@ fn sentences(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> S
         functions.dedup();
         vec![
             entry.id.clone(),
-            entry.value.to_string(),
+            entry.policy.as_ref().map_or_else(|| entry.value.to_string(), |policy| policy.owner.clone()),
             stock(entry).map_or("-".into(), |v| v.to_string()),
             placement(entry).into(),
             everywhere,
@@ -121,6 +133,9 @@ fn sentences(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> S
         ]
     });
     let mut out = print::table(&["NAME", "VALUE", "STOCK", "PLACEMENT", "IN FORCE", "WHERE"], rows);
+    for line in status.entries.iter().filter_map(decisions) {
+        out += &format!("\n{line}");
+    }
     for line in status.entries.iter().flat_map(|e| &e.locations).filter_map(trouble) {
         out += &format!("\n{line}");
     }
@@ -141,6 +156,7 @@ fn object(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> Valu
                 "value": entry.value,
                 "stock": stock(entry).and_then(|v| i64::try_from(v).ok()),
                 "placement": placement(entry),
+                "policy": entry.policy,
                 "in_force": entry.in_force(),
                 "locations": entry.locations.iter().map(location_object).collect::<Vec<_>>(),
             })
@@ -196,6 +212,21 @@ location target=vmlinux at=blk_add_rq_to_plug+0x28/0x100 offset=0x650928 kind=im
         assert_eq!(state(&status), "tuned");
         let text = sentences(&status, &|_| Some(32));
         assert!(text.contains("2 of 2") && text.contains("every value is in force"), "{text}");
+    }
+
+    #[test]
+    fn a_policy_is_named_with_its_counts() {
+        let entry = "entry id=A value=32 locations=1\n";
+        let counts = "policy id=A program=7 hits=9 decided=4 kept=3 refused=2 missed=0 owner=plug\n";
+        let head = SET.split("entry ").next().expect("lines before the entries");
+        let status = status::parse(&format!("{head}{entry}{counts}")).expect("the text is a status");
+        let text = sentences(&status, &|_| Some(32));
+        assert!(text.contains("A: plug was asked 9 times: 4 decided, 3 kept, 2 refused, 0 missed"), "{text}");
+        let object = object(&status, &|_| Some(32));
+        assert_eq!(
+            (&object["entries"][0]["policy"]["hits"], &object["entries"][0]["placement"]),
+            (&json!(9), &json!("decided"))
+        );
     }
 
     #[test]

@@ -1,11 +1,7 @@
 //! A kernel without type information (BTF): refused with its reason, and nothing is left of the attempt.
 
-use std::fs;
-use std::path::PathBuf;
-
-use kerf_lab::{Cache, Quiet};
-
-use crate::{check, script};
+use crate::check;
+use crate::common::{Words, script, small_module};
 
 /// Takes the kernel's types away while it is loaded, as if they had never been found.
 const UNTYPED: &str = r#"
@@ -29,17 +25,8 @@ MODULE_DESCRIPTION("hides the kernel's types");
 MODULE_LICENSE("GPL");
 "#;
 
-fn untyped(dir: &tempfile::TempDir) -> PathBuf {
-    fs::write(dir.path().join("untyped.c"), UNTYPED).expect("it can be written");
-    fs::write(dir.path().join("Kbuild"), "obj-m := untyped.o\n").expect("it can be written");
-    let kernel = kerf_lab::kernel(&Cache::open_default().expect("a cache"), &mut Quiet).expect("a kernel");
-    let module = dir.path().join("untyped.ko");
-    kerf_lab::module::build(&kernel, dir.path(), &module).expect("the module builds");
-    module
-}
-
 /// Commands, their exit codes, and words of what they say.
-const WORDS: &[(&str, i32, &str)] = &[
+const WORDS: Words = &[
     // The file is hidden and the kernel has no types: this is what CONFIG_DEBUG_INFO_BTF=n looks like.
     ("mount -t tmpfs none /sys/kernel/btf", 0, ""),
     ("take_types", 0, ""),
@@ -61,7 +48,7 @@ const WORDS: &[(&str, i32, &str)] = &[
 #[test]
 fn a_kernel_without_types_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let place = format!("{}:/untyped.ko", untyped(&dir).display());
+    let place = format!("{}:/untyped.ko", small_module(dir.path(), "untyped", UNTYPED).display());
     let take = "take_types() { insmod /untyped.ko at=0x$(awk '$3 == \"btf_vmlinux\" { print $1 }' /proc/kallsyms); }\n";
     check(WORDS, &["--file", &place], &format!("{take}{}", script(WORDS)));
 }

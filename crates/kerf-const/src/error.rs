@@ -122,6 +122,14 @@ pub enum ConstError {
         /// In which safe span, and what to do.
         why: String,
     },
+    /// A policy that could not be held to one decision for an execution of a safe span.
+    #[error("{id} cannot have one decision for all of its places: {why}")]
+    NoOnce {
+        /// The constant.
+        id: String,
+        /// What stands in the way.
+        why: String,
+    },
     /// The constant is not settable at all.
     #[error("{id} cannot be set: {class}: {reason}")]
     NotSettable {

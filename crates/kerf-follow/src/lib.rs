@@ -2,8 +2,8 @@
 //!
 //! The kernel runs in a virtual machine under QEMU's debugger ([`kerf_lab::gdb`]). It stops at a source, and from there every
 //! instruction is stepped and looked at: what it reads of what carries the value, and what carries it then. Only data counts: a
-//! branch uses the flags that it tests, and what runs because of it does not follow from them. An address counts: what is
-//! loaded through a pointer or an index that follows from the value follows from it too.
+//! branch uses the flags that it tests, and what runs because of it does not follow from them. A pointer or an index that follows from
+//! the value is used where memory is found by it, and what lies there does not follow from it: that makes the slice a thin one.
 //!
 //! A call that hands none of it over is not stepped but run to its return, with a watch on the memory that carries the value:
 //! a called function gives rbx, rbp and r12 to r15 back as they were. Should it read that memory, the call is stepped the next time.

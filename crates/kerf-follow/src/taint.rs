@@ -100,6 +100,11 @@ impl Taint {
             self.clear(&access);
             return None;
         }
+        if !source && data.is_empty() {
+            // The slice is a thin one: what lies at a place does not follow from the place.
+            self.clear(&access);
+            return Some(Taken { from, flow: Flow::Used });
+        }
         let stored = if copies { self.copy(&access, event) } else { self.write(insn, &access, event, source) };
         let flow = match () {
             _ if stored.iter().any(|address| !stack(*address)) => Flow::Stored,

@@ -98,7 +98,7 @@ impl ExitCode {
             | ConstError::NoSuchLine { .. }
             | ConstError::NoSuchValue { .. } => ExitCode::NotFound,
             ConstError::OutsideDomain { .. } => ExitCode::OutsideDomain,
-            ConstError::NoArgument { .. } => ExitCode::Policy,
+            ConstError::NoArgument { .. } | ConstError::NoOnce { .. } => ExitCode::Policy,
             ConstError::NotIndependent { .. } => ExitCode::NotIndependent,
             ConstError::NotSettable { .. } => ExitCode::NotSettable,
             ConstError::NoEntry { .. } => ExitCode::NoEntry,

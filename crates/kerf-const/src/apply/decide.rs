@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind};
-use kerf_live::{Argument, Change, Decider, Execution, Location, Mark, Number, SafeSpan, Target};
+use kerf_live::{Argument, Change, Decider, DetourInstruction, Execution, Location, Mark, Number, SafeSpan, Target};
 
 use super::{Choice, Job, Running, Setting, assemble, check, derived, form_of, outside, target};
-use crate::entry::{Entry, Iv, Place, SlotName, Span};
+use crate::entry::{Entry, Iv, Place, SlotName, Span, from_hex};
 use crate::error::ConstError;
 use crate::form::Form;
 use crate::liveness::GENERAL;
@@ -43,7 +43,7 @@ pub fn decided_entry(
     let target = target(entry, running)?;
     let job = Job { entry, setting, choice: Choice::Detour, running, target: &target, decision: Some(&decision) };
     let mut live = assemble(&job)?;
-    share(entry, &mut live.locations);
+    share(entry, &decision, &target, &mut live.locations)?;
     let forms = decision.numbers(entry)?;
     live.decider = Some(Decider { program: Some(program), stock: live.value, ranges: ranges(entry, limits)?, forms });
     live.spans = safe_spans(entry, &target);
@@ -87,7 +87,11 @@ pub(super) fn gates(
     };
     // Windows in which nothing is decided need no gate.
     locations.retain(|l| matches!(&l.change, Change::Decided { marks, .. } if !marks.is_empty()));
-    share(entry, &mut locations);
+    // A policy that goes or comes shares its decisions at gates too, as far as it can.
+    let mut shared = locations.clone();
+    if share(entry, &decision, target, &mut shared).is_ok() {
+        locations = shared;
+    }
     let forms = match setting {
         Setting::Value(_) => decision.numbers(entry)?,
         Setting::Derived { .. } => vec![Number::Affine { a: 1, b: 0 }],
@@ -96,28 +100,85 @@ pub(super) fn gates(
     Ok(Some((locations, Decider { program: None, stock, ranges: Vec::new(), forms })))
 }
 
-/// Says which places use one decision: all that one execution of a safe span passes, if one of them holds the span's entry, where every
-/// execution begins. Where none does an old decision could not be told from a new one, so each place decides for itself.
-fn share(entry: &Entry, locations: &mut [Location]) {
-    let window = |l: &Location| l.image_offset..l.image_offset + l.expected.len() as u64;
+/// Where a location begins and ends.
+fn window(location: &Location) -> std::ops::Range<u64> {
+    location.image_offset..location.image_offset + location.expected.len() as u64
+}
+
+/// Says which places use one decision: all that one execution of a safe span passes, the same one in a loop too. The place at the
+/// span's entry makes it, where every execution begins; if none is there, one without a number of its own is added.
+///
+/// # Errors
+/// [`ConstError::NoOnce`] if there is no room for one: then an old decision could not be told from a new one.
+fn share(entry: &Entry, decision: &Decision, target: &Target, locations: &mut Vec<Location>) -> Result<(), ConstError> {
     let start = |n: &usize| entry.spans.get(*n).map(|s| s.function_offset + s.start);
-    for safe in &entry.safe_spans {
+    for safe in entry.safe_spans.iter().filter(|safe| safe.repeated) {
         let holds = |l: &Location| safe.critical.iter().filter_map(start).any(|at| window(l).contains(&at));
-        let begins = |l: &Location| window(l).contains(&safe.entry);
         let others = entry.safe_spans.iter().filter(|other| *other != safe).flat_map(|other| &other.critical);
         let others: Vec<u64> = others.filter_map(start).collect();
-        let own = || locations.iter().filter(|l| holds(l));
-        let mixed = own().any(|l| others.iter().any(|at| window(l).contains(at)));
-        if mixed || own().count() < 2 || !own().any(begins) {
+        let own: Vec<usize> = (0..locations.len()).filter(|n| holds(&locations[*n])).collect();
+        let why = |why: String| ConstError::NoOnce { id: entry.label().into(), why };
+        if own.iter().any(|n| others.iter().any(|at| window(&locations[*n]).contains(at))) {
+            return Err(why(format!("two safe spans of {} share a detour", safe.function)));
+        }
+        if own.is_empty() {
             continue;
         }
         for location in locations.iter_mut().filter(|l| holds(l)) {
-            let own = Execution { begins: begins(location), frame: frame(entry, safe, location) };
+            let begins = window(location).contains(&safe.entry);
+            let frame = frame(entry, safe, location);
             if let Change::Decided { execution, .. } = &mut location.change {
-                *execution = Some(own);
+                *execution = Some(Execution { begins, frame });
             }
         }
+        if !own.iter().any(|n| window(&locations[*n]).contains(&safe.entry)) {
+            let begin = begin(safe, decision, target, locations).map_err(why)?;
+            locations.push(begin);
+        }
     }
+    Ok(())
+}
+
+/// A detour at the entry of a safe span that only notices where an execution begins.
+fn begin(
+    safe: &crate::entry::SafeSpan,
+    decision: &Decision,
+    target: &Target,
+    locations: &[Location],
+) -> Result<Location, String> {
+    let at = safe.entry.wrapping_sub(safe.function_offset);
+    let place = format!("{}+{at:#x}", safe.function);
+    let begin =
+        safe.begin.as_ref().ok_or_else(|| format!("nothing is known of the code at {place}: build it again"))?;
+    let bytes = from_hex(&begin.window.bytes).unwrap_or_default();
+    if bytes.is_empty() {
+        return Err(format!("no detour is possible at {place}, where all begin: {}", begin.window.refused));
+    }
+    let own = safe.entry..safe.entry + bytes.len() as u64;
+    if locations.iter().any(|l| window(l).start < own.end && own.start < window(l).end) {
+        return Err(format!("the detour at {place}, where all begin, would overlap another one"));
+    }
+    if let Some(n) = decision.parameters.iter().find(|n| gone(begin.parameters.get(**n))) {
+        return Err(format!("the function's argument {} is not held anywhere at {place}, where all begin", n + 1));
+    }
+    let instructions = Decoder::with_ip(64, &bytes, at, DecoderOptions::NONE).into_iter().map(|insn| {
+        let from = (insn.ip() - at) as usize;
+        let stock = bytes.get(from..from + insn.len()).ok_or("its instructions are cut off")?;
+        Ok(DetourInstruction { bytes: super::encode::moved(&insn, stock, &[], &[])? })
+    });
+    let instructions = instructions.collect::<Result<Vec<_>, String>>().map_err(|why| format!("{place}: {why}"))?;
+    let execution = Some(Execution { begins: true, frame: begin.frame });
+    let arguments = decision.places(&begin.parameters);
+    Ok(Location {
+        target: target.clone(),
+        image_offset: safe.entry,
+        expected: bytes,
+        change: Change::Decided { instructions, marks: Vec::new(), arguments, execution },
+    })
+}
+
+fn gone(parameter: Option<&crate::entry::Parameter>) -> bool {
+    parameter.is_none_or(|p| p.place == Place::Gone)
 }
 
 /// How far above the stack pointer at the start of a window the frame of its safe span ends.
@@ -192,15 +253,20 @@ impl Decision {
     /// Where the first parameters are at the window of a span.
     pub(super) fn arguments(&self, span: &Span, window: u64) -> Result<Vec<Argument>, String> {
         debug_assert!(window <= span.start);
-        let Some(last) = self.parameters.last() else { return Ok(Vec::new()) };
-        let place = |n: usize| span.parameters.get(n).map(|p| &p.place);
-        Ok((0..=*last)
+        Ok(self.places(&span.parameters))
+    }
+
+    /// Where the parameters that the policy reads are, of those that a place has.
+    fn places(&self, parameters: &[crate::entry::Parameter]) -> Vec<Argument> {
+        let Some(last) = self.parameters.last() else { return Vec::new() };
+        let place = |n: usize| parameters.get(n).map(|p| &p.place);
+        (0..=*last)
             .map(|n| match place(n) {
                 Some(Place::Register(name)) => register(name).map_or(Argument::Gone, Argument::Register),
                 Some(Place::Stack(offset)) => Argument::Stack(*offset),
                 Some(Place::Gone) | None => Argument::Gone,
             })
-            .collect())
+            .collect()
     }
 
     /// Refuses a policy that reads what is not there.

@@ -482,8 +482,27 @@ fn one_decision_is_shared_from_the_entry_on() {
     assert_eq!(executions(&entry), [Some((true, Some(16))), Some((false, Some(24)))]);
     entry.safe_spans[0].frames[1] = None;
     assert_eq!(executions(&entry), [Some((true, Some(16))), Some((false, None))]);
-    entry.safe_spans = vec![safe_span(vec![0, 1], true, 0x65_0910)];
-    assert_eq!(executions(&entry), [None, None], "no place holds the entry");
     entry.safe_spans = vec![safe_span(vec![0], false, 0x65_0925), safe_span(vec![1], false, 0x65_0965)];
     assert_eq!(executions(&entry), [None, None], "each has a span of its own");
+}
+
+#[test]
+fn a_place_without_a_number_begins_where_none_is() {
+    let mut entry = two_places();
+    entry.safe_spans = vec![safe_span(vec![0, 1], true, 0x65_0910)];
+    let none = std::collections::BTreeSet::new();
+    let refused = |entry: &Entry| {
+        let error = decided_entry(entry, 7, (None, None), &none, &Running::default()).unwrap_err();
+        assert!(matches!(error, ConstError::NoOnce { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(refused(&entry).contains("nothing is known of the code at blk_add_rq_to_plug+0x10"));
+    // push %rbx; mov %rdi, %rbx; push %r12
+    let window = Window { start: 0x10, bytes: "534889fb4154".into(), refused: String::new() };
+    let begin = crate::entry::Begin { window, frame: Some(8), parameters: Vec::new() };
+    entry.safe_spans[0].begin = Some(begin);
+    let found = executions(&entry);
+    assert_eq!(found, [Some((false, Some(16))), Some((false, Some(24))), Some((true, Some(8)))]);
+    entry.safe_spans[0].begin.as_mut().unwrap().window.bytes = "5348".repeat(9);
+    assert!(refused(&entry).contains("would overlap"), "{}", refused(&entry));
 }

@@ -73,7 +73,7 @@ impl Job<'_> {
         let Some(span) = self.entry.spans.get(n) else { return Ok(()) };
         let start = self.base + span.function_offset;
         let function = self.function(start, &span.function)?;
-        let begin = start + if span.window.bytes.is_empty() { span.start } else { span.window.start };
+        let begin = self.start(n).unwrap_or(start);
         let sources = span.iv.iter().map(|iv| start + iv.offset).collect();
         let origin = Origin { sources, ..Origin::default() };
         self.add(&function, n, begin, &origin, 0);
@@ -164,14 +164,16 @@ impl Job<'_> {
         let whole = found.widened.as_ref().filter(|_| piece.begins.contains(&function.begin));
         let below: u32 = summaries.iter().map(|s| s.instructions - s.slice.inside.len() as u32).sum();
         let leaves: BTreeSet<u64> = summaries.iter().flat_map(|s| s.slice.leaves.iter().copied()).collect();
-        let repeats = piece.begins.iter().any(|begin| graph.repeats(*begin, &nodes));
+        let starts = critical.iter().filter_map(|n| self.start(*n)).filter(|ip| function.body.code.contains_key(ip));
+        let calls = piece.begins.iter().copied().filter(|ip| *ip != function.begin);
+        let repeats = starts.chain(calls).any(|begin| graph.repeats(begin, &nodes));
         SafeSpan {
             function: function.name.clone(),
             function_offset: offset(function.body.entry),
             entry: offset(entry),
             ranges: super::program::joined(ranges.into_iter()).iter().map(|(a, b)| (offset(*a), offset(*b))).collect(),
             exits: graph.exits(entry, &nodes, &leaves).into_iter().map(offset).collect(),
-            repeated: critical.len() > 1 || repeats || whole.is_some(),
+            repeated: critical.len() > 1 || repeats,
             frames: critical.iter().map(|n| self.frame(function, *n)).collect(),
             begin: self.begin(function, entry, &critical),
             critical: critical.into_iter().collect(),
@@ -182,14 +184,16 @@ impl Job<'_> {
         }
     }
 
+    /// Where the window of a critical span begins, or the span itself if it has no window.
+    fn start(&self, critical: usize) -> Option<u64> {
+        let span = self.entry.spans.get(critical)?;
+        let start = if span.window.bytes.is_empty() { span.start } else { span.window.start };
+        Some(self.base + span.function_offset + start)
+    }
+
     /// Where an execution begins, if it passes critical spans several times and begins at none of them.
     fn begin(&self, function: &Rc<Function>, entry: u64, critical: &BTreeSet<usize>) -> Option<Begin> {
-        let starts = |n: &usize| {
-            let span = self.entry.spans.get(*n)?;
-            let start = if span.window.bytes.is_empty() { span.start } else { span.window.start };
-            Some(self.base + span.function_offset + start)
-        };
-        if critical.iter().any(|n| starts(n) == Some(entry)) {
+        if critical.iter().any(|n| self.start(*n) == Some(entry)) {
             return None;
         }
         let start = entry.wrapping_sub(function.body.entry);
@@ -208,8 +212,7 @@ impl Job<'_> {
         if self.base + span.function_offset != function.body.entry {
             return None;
         }
-        let begin = if span.window.bytes.is_empty() { span.start } else { span.window.start };
-        let offset = self.follower.stack_offset(function, function.body.entry + begin)?;
+        let offset = self.follower.stack_offset(function, self.start(critical)?)?;
         u32::try_from(8 - offset).ok()
     }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use kerf_const::Class;
 use kerf_const::build::{Input, build};
 use kerf_const::entry::Entry;
-use kerf_const::safe_span::{Analysis as _, WholeFunctions};
+use kerf_const::safe_span::{Analysis as _, ThinSlices};
 use kerf_const::site::Query;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
@@ -57,11 +57,11 @@ pub fn run(workspace: &Workspace, wanted: &Wanted) -> anyhow::Result<Measured> {
             Vec::new()
         });
         for entry in entries.iter().filter(|entry| entry.class == Class::Proved) {
-            let entry = spans.measure(line.query, &image, entry)?;
+            spans.measure(line.query, &image, entry)?;
             let workload = follow::workload(line.query).filter(|_| entry.image.module.is_none());
             let Some(workload) = workload else { continue };
             let machine = follow::machine(&setup, &kerf, workload);
-            match follow::check(machine, workload, &image, &entry, line.query, &mut spans.measured) {
+            match follow::check(machine, workload, &image, entry, line.query, &mut spans.measured) {
                 Ok(true) => followed += 1,
                 Ok(false) => println!("    {}: the workload did not come to it", line.query),
                 Err(error) => spans.measured.complaints.push(format!("{} was not followed: {error:#}", line.query)),
@@ -90,10 +90,11 @@ impl Default for Spans {
 }
 
 impl Spans {
-    /// Finds an entry's safe spans; the entry with them.
-    fn measure(&mut self, name: &str, image: &Image, entry: &Entry) -> anyhow::Result<Entry> {
+    /// Finds an entry's safe spans once more, for the time that it takes, and notes how large those are that were built.
+    fn measure(&mut self, name: &str, image: &Image, entry: &Entry) -> anyhow::Result<()> {
         let start = Instant::now();
-        let safe_spans = WholeFunctions.safe_spans(image, entry)?;
+        ThinSlices::default().safe_spans(image, entry)?;
+        let safe_spans = &entry.safe_spans;
         let seconds = start.elapsed().as_secs_f64();
         self.seconds.push(seconds);
         self.measured.rows.push(Row::new("seconds", "analysis", name, seconds, "s"));
@@ -101,7 +102,7 @@ impl Spans {
             self.measured.complaints.push(format!("the safe spans of {name} took {seconds:.1} s"));
         }
         let several = safe_spans.len() > 1;
-        for span in &safe_spans {
+        for span in safe_spans {
             let (case, size) =
                 (if span.widened.is_some() { "widened" } else { "tracked" }, f64::from(span.instructions));
             let subject = if several { format!("{name} in {}", span.function) } else { name.to_owned() };
@@ -113,7 +114,7 @@ impl Spans {
         }
         let sizes: Vec<String> = safe_spans.iter().map(|span| span.instructions.to_string()).collect();
         println!("    {name}: safe spans of {} instructions, in {seconds:.2} s", sizes.join(", "));
-        Ok(Entry { safe_spans, ..entry.clone() })
+        Ok(())
     }
 
     fn finish(mut self) -> Measured {

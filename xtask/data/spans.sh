@@ -25,6 +25,14 @@ block() {
 	dd if=/dev/zero of=/dev/nullb0 bs=1M count=8 conv=fsync
 }
 
+merge() {
+	queue=/sys/block/nullb0/queue
+	echo none > $queue/scheduler
+	echo 64 > $queue/max_sectors_kb
+	echo go
+	dd if=/dev/zero of=/dev/nullb0 bs=1M count=8 conv=fsync
+}
+
 queue() {
 	mount -t configfs none /sys/kernel/config 2> /dev/null || true
 	echo go

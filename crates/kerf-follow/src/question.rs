@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn callers_count_and_the_own_code_without_them() {
-        let question = Question { inside: vec![10..20, 30..40], own: vec![50..52], ..Question::default() };
+        let question = Question { inside: vec![10..20, 30..40], own: vec![50..52, 60..62], ..Question::default() };
         let allows = |address, callers: &[u64]| question.allows(address, callers.iter().copied());
         assert!(allows(10, &[]) && allows(39, &[]) && allows(51, &[]) && allows(99, &[1, 19]));
         assert!(!allows(20, &[]) && !allows(9, &[9, 20]));

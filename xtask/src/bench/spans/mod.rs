@@ -63,13 +63,13 @@ pub fn run(workspace: &Workspace, wanted: &Wanted) -> anyhow::Result<Measured> {
             let machine = follow::machine(&setup, &kerf, workload);
             match follow::check(machine, workload, &image, entry, line.query, &mut spans.measured) {
                 Ok(true) => followed += 1,
-                Ok(false) => println!("    {}: the workload did not come to it", line.query),
+                Ok(false) => println!("    {}: no use of its value was seen", line.query),
                 Err(error) => spans.measured.complaints.push(format!("{} was not followed: {error:#}", line.query)),
             }
         }
     }
     if wanted.only.is_none() && wanted.constants.is_none() && followed < LEAST_FOLLOWED {
-        spans.measured.complaints.push(format!("only {followed} constants were followed, not {LEAST_FOLLOWED}"));
+        spans.measured.complaints.push(format!("uses were seen of only {followed} constants, not {LEAST_FOLLOWED}"));
     }
     Ok(spans.finish())
 }

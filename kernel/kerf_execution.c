@@ -16,7 +16,7 @@
 #include "kerf_policy.h"
 
 #define BUCKETS_BITS	8
-#define STACKS_MAX	2048
+#define STACKS_MAX	1024
 #define DEPTH_MAX	8
 
 struct kept {

@@ -123,3 +123,26 @@ SYM_FUNC_START(kerf_test_span)
 	popq	%rbx
 	RET
 SYM_FUNC_END(kerf_test_span)
+
+/* u32 many(void): a value sixteen times */
+SYM_FUNC_START(kerf_test_many)
+	.rept	16
+	movl	$0x10, %eax
+	.endr
+	RET
+SYM_FUNC_END(kerf_test_many)
+
+/* u64 late(u32 x): as span, the first time at one of two places, so that neither is where every execution begins */
+SYM_FUNC_START(kerf_test_late)
+	movl	%edi, %eax
+	movl	%eax, %ecx
+	andl	$1, %ecx
+	jz	1f
+	movl	$0x10, %edx
+	jmp	2f
+1:	movl	$0x10, %edx
+2:	movl	$0x10, %eax
+	shlq	$32, %rax
+	orq	%rdx, %rax
+	RET
+SYM_FUNC_END(kerf_test_late)

@@ -2,13 +2,17 @@
 /*
  * /sys/kernel/debug/kerf_test_spans: threads that are inside a safe span, for as long and as deep as one likes. Writes:
  * "workers N HOW LEVELS" start N kernel threads that call top(HOW, LEVELS) again and again, "call COUNT HOW LEVELS" does so in the
- * writer itself, "release" lets go of those that are parked, "stop" ends the threads, "clear" sets the counters to 0.
+ * writer itself, "late COUNT" calls late() there, "probe OFFSET" puts a probe
+ * into span() and "unprobe" takes it out (tracefs does not probe functions that it cannot trace), "release" lets go of those that are parked, "stop" ends the threads, "clear" sets the counters to 0.
  *
  * HOW is what happens between the two uses of the value: 0 nothing, 1 to 99999 a sleep of so many microseconds, 100000 parked
- * until "release", 200000 + N the span again, N deep, 300000 + N busy for N turns.
+ * until "release", 200000 + N the span again, N deep, 300000 + N busy for N turns, up to 99999, 400000 + N as 200000 and parked in the
+ * deepest, 500000 parked and then the end of the thread, which is a kernel thread of "ending HOW". "how HOW" is what the
+ * threads do from now on.
  */
 #include <linux/debugfs.h>
 #include <linux/delay.h>
+#include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/sched/signal.h>
@@ -20,7 +24,9 @@
 #define VALUES_MAX 256
 
 u64 kerf_test_span(u32 how, u32 depth);
+u64 kerf_test_late(u32 x);
 void kerf_test_between(u32 how, u32 depth, u32 value);
+u64 kerf_test_deeper(u32 how, u32 levels);
 u64 kerf_test_top(u32 how, u32 levels);
 int kerf_test_spans_init(void);
 void kerf_test_spans_exit(void);
@@ -33,6 +39,7 @@ static atomic_t inside[VALUES_MAX], parked;
 static bool released;
 static DECLARE_WAIT_QUEUE_HEAD(gate);
 static DEFINE_MUTEX(lock);
+static struct kprobe foreign;
 static struct dentry *file;
 
 /* Does anybody act on another value right now? */
@@ -56,6 +63,13 @@ static void note(u64 both)
 		atomic64_inc(&seen[low]);
 }
 
+static void park(void)
+{
+	atomic_inc(&parked);
+	wait_event_killable(gate, READ_ONCE(released));
+	atomic_dec(&parked);
+}
+
 /* Between the two uses. Deeper ones are looked at here: only the outermost result goes to the caller. */
 void kerf_test_between(u32 how, u32 depth, u32 value)
 {
@@ -66,16 +80,23 @@ void kerf_test_between(u32 how, u32 depth, u32 value)
 		atomic_inc(&inside[value]);
 		look_across(value);
 	}
-	if (how >= 300000) {
+	if (how >= 500000) {
+		park();
+		atomic_dec(&inside[value]);
+		kthread_complete_and_exit(NULL, 0);
+	} else if (how >= 400000) {
+		if (depth < how - 400000)
+			note(kerf_test_span(how, depth + 1));
+		else
+			park();
+	} else if (how >= 300000) {
 		for (n = how - 300000; n; n--)
 			barrier();
 	} else if (how >= 200000) {
 		if (depth < how - 200000)
 			note(kerf_test_span(how, depth + 1));
 	} else if (how >= 100000) {
-		atomic_inc(&parked);
-		wait_event_killable(gate, READ_ONCE(released));
-		atomic_dec(&parked);
+		park();
 	} else if (how) {
 		usleep_range(how, how + how / 4 + 1);
 	}
@@ -85,22 +106,30 @@ void kerf_test_between(u32 how, u32 depth, u32 value)
 	}
 }
 
-static noinline u64 deeper(u32 how, u32 levels)
+/* Exported for the livepatch that replaces top(). */
+noinline u64 kerf_test_deeper(u32 how, u32 levels)
 {
-	u64 both = levels ? deeper(how, levels - 1) : kerf_test_span(how, 0);
+	u64 both = levels ? kerf_test_deeper(how, levels - 1) : kerf_test_span(how, 0);
 
 	/* No tail call: every level has a frame. */
 	barrier();
 	return both;
 }
+EXPORT_SYMBOL_GPL(kerf_test_deeper);
 
 /* The value's way up ends here: a safe span that covers all levels is one of this function. */
 noinline u64 kerf_test_top(u32 how, u32 levels)
 {
-	u64 both = deeper(how, levels);
+	u64 both = kerf_test_deeper(how, levels);
 
 	barrier();
 	return both;
+}
+
+static int end(void *how)
+{
+	kerf_test_top((long)how, 0);
+	return 0;
 }
 
 static int work(void *unused)
@@ -134,6 +163,17 @@ static int start(unsigned int n)
 	return 0;
 }
 
+static int probed(struct kprobe *probe, struct pt_regs *regs)
+{
+	return 0;
+}
+
+static int probe(unsigned int offset)
+{
+	foreign = (struct kprobe){ .addr = (void *)kerf_test_span + offset, .pre_handler = probed };
+	return register_kprobe(&foreign);
+}
+
 static void clear(void)
 {
 	u32 n;
@@ -160,11 +200,24 @@ static int obey(const char *text)
 
 	if (sscanf(text, "call %u %u %u", &a, &b, &c) == 3)
 		return call(a, b, c);
+	if (sscanf(text, "late %u", &a) == 1) {
+		while (a)
+			note(kerf_test_late(--a));
+		return 0;
+	}
 	mutex_lock(&lock);
 	if (sscanf(text, "workers %u %u %u", &a, &b, &c) == 3) {
 		worker_how = b;
 		worker_levels = c;
 		err = start(a);
+	} else if (sscanf(text, "ending %u", &a) == 1) {
+		err = PTR_ERR_OR_ZERO(kthread_run(end, (void *)(long)a, "kerf_ending"));
+	} else if (sscanf(text, "how %u", &a) == 1) {
+		WRITE_ONCE(worker_how, a);
+	} else if (sscanf(text, "probe %u", &a) == 1) {
+		err = probe(a);
+	} else if (!strncmp(text, "unprobe", 7)) {
+		unregister_kprobe(&foreign);
 	} else if (!strncmp(text, "release", 7)) {
 		WRITE_ONCE(released, true);
 		wake_up_all(&gate);

@@ -1,8 +1,10 @@
 //! The scenarios: what runs inside a virtual machine. `guest SCENARIO [COUNT]` plays one against the loaded kerf.ko.
 
 mod blocks;
+mod cases;
 mod coming;
 mod endurance;
+mod executions;
 mod kcore;
 mod known;
 mod owners;
@@ -35,6 +37,12 @@ fn play(scenario: &str, count: u32) -> Outcome {
         "kexec" => coming::kexec(),
         "killed" => coming::killed(),
         "kill-writer" => coming::writer(),
+        "cases" => cases::all(),
+        "executing" => cases::executing(),
+        "switching" => cases::switching(),
+        "executions" => executions::calls(),
+        "late" => executions::late(),
+        "crowd" => executions::crowd(),
         "inside" => transitions::parked(),
         "transitions" => transitions::many(count),
         "mixing" => endurance::mixing(count),

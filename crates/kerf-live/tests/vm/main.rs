@@ -35,6 +35,12 @@ fn build_bench() -> Bench {
         assert!(built.success(), "gcc: {built}");
         specs.push(FileSpec { host, guest: format!("/{program}") });
     }
+    let policy = files.path().join("values.bpf.o");
+    let mut clang = Command::new("clang");
+    clang.args(["-O2", "-target", "bpf", "-mcpu=v3", "-c"]).arg(root.join("tests/fixtures/values.bpf.c"));
+    let built = clang.arg("-o").arg(&policy).status().unwrap();
+    assert!(built.success(), "clang: {built}");
+    specs.push(FileSpec { host: policy, guest: "/values.bpf.o".into() });
     specs.push(FileSpec { host: kernel.vmlinuz.clone(), guest: "/vmlinuz".into() });
     let mut machine = Machine::new(&cache, kernel, std::env::current_exe().unwrap());
     machine.files = specs;
@@ -67,9 +73,10 @@ fn play(cpus: u32, preempt: &str, scenarios: &[String]) -> Result<(), libtest_mi
     let mut machine = bench().machine.clone();
     machine.cpus = cpus;
     // Probes come and go by the thousand there.
-    machine.in_turns = scenarios.iter().any(|scenario| scenario.starts_with("transitions"));
+    let probed = ["transitions", "inside", "cases"];
+    machine.in_turns = scenarios.iter().any(|scenario| probed.iter().any(|name| scenario.starts_with(name)));
     machine.append = vec![format!("preempt={preempt}")];
-    machine.timeout = Duration::from_secs(if long() { 3600 } else { 300 });
+    machine.timeout = Duration::from_secs(if long() { 3600 } else { 900 });
     let script = scenarios.iter().map(|scenario| format!("/init guest {scenario}")).collect::<Vec<_>>().join(" && ");
     let outcome = machine.run(&["sh".into(), "-c".into(), script])?;
     let output = format!("{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
@@ -95,7 +102,9 @@ fn no_indirect_calls() -> Result<(), libtest_mimic::Failed> {
         return Err("this kernel has no retpolines: the test cannot tell".into());
     }
     let callers = indirect_callers(&object::File::parse(bytes.as_slice())?)?;
-    if callers.is_empty() || callers.iter().any(|name| name != "kerf_trigger" && !name.starts_with("consult")) {
+    if callers.is_empty()
+        || callers.iter().any(|name| !["kerf_trigger", "decide", "consult"].iter().any(|known| name.starts_with(known)))
+    {
         return Err(format!("kerf.ko makes indirect calls in {callers:?}").into());
     }
     Ok(())
@@ -137,6 +146,8 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         trial("kexec_starts_from_stock_text", 2, &["full"], &words("kexec")),
         trial("two_immediates_never_mix", 4, &["full"], &[counted("mixing", 300, 10_000)]),
         trial("threads_inside_keep_their_value", 2, &["none", "full"], &words("inside")),
+        trial("transitions_and_what_comes_in_the_way", 4, &["full"], &words("cases")),
+        trial("one_decision_for_one_execution", 2, &["full"], &words("executions, late, crowd")),
         trial("transitions_never_mix", 4, &["full"], &[counted("transitions", 20, 2500)]),
         trial("cycles_under_load_leave_stock_text", 4, &["none", "full"], &[counted("cycles", 60, 2000)]),
     ]

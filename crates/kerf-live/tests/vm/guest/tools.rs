@@ -100,11 +100,11 @@ pub fn says(error: &LiveError, words: &[&str]) -> Outcome {
     words.iter().try_for_each(|word| ensure(text.contains(word), || format!("`{text}` does not say `{word}`")))
 }
 
-/// Waits until the condition holds, ten seconds at most.
+/// Waits until the condition holds, a minute at most: the host may be busy.
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> Result<bool, Box<dyn Error>>) -> Outcome {
     let start = Instant::now();
     while !condition()? {
-        ensure(start.elapsed() < Duration::from_secs(10), || format!("{what} did not happen in ten seconds"))?;
+        ensure(start.elapsed() < Duration::from_secs(60), || format!("{what} did not happen in a minute"))?;
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok(())

@@ -5,21 +5,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kerf_live::{
-    Change, Decider, DetourInstruction, Entry, Live, LiveError, Location, Mark, Mode, Number, SafeSpan, Target,
+    Change, Decider, DetourInstruction, Entry, Execution, Live, LiveError, Location, Mark, Mode, Number, SafeSpan,
+    Target,
 };
 
 use super::tools::*;
 use super::{Outcome, kcore};
 
 /// Control file of the threads that are inside safe spans.
-const SPANS: &str = "/sys/kernel/debug/kerf_test_spans";
+pub const SPANS: &str = "/sys/kernel/debug/kerf_test_spans";
 /// The id of the constant in the function span.
 const ID: &str = "span";
+/// Where a place is written down.
+const REMEMBERED: &str = "/tmp/place";
 /// HOW: parked until released.
-const PARK: u32 = 100_000;
+pub const PARK: u32 = 100_000;
 
-const FIRST: [u8; 5] = [0xbb, 0x10, 0, 0, 0];
-const SECOND: [u8; 5] = [0xb8, 0x10, 0, 0, 0];
+pub const FIRST: [u8; 5] = [0xbb, 0x10, 0, 0, 0];
+pub const SECOND: [u8; 5] = [0xb8, 0x10, 0, 0, 0];
 
 /// Which code counts as safe span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,8 @@ pub enum Reach {
     Top,
 }
 
-fn counted(key: &str) -> Result<i64, Box<dyn Error>> {
+/// One of the numbers that the threads inside safe spans show.
+pub fn counted(key: &str) -> Result<i64, Box<dyn Error>> {
     let text = std::fs::read_to_string(SPANS)?;
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     Ok(line.map_or(Ok(0), str::parse)?)
@@ -41,20 +45,31 @@ fn decided(stock: &[u8; 5]) -> Change {
         instructions: vec![DetourInstruction { bytes: stock.to_vec() }],
         marks: vec![Mark { instruction: 0, part: 0, form: 0, bits: 32 }],
         arguments: Vec::new(),
+        // A thread that holds on to a policy goes on with what it was told at the first use.
+        execution: Some(Execution { begins: *stock == FIRST, frame: Some(16) }),
     }
 }
 
 /// Where everything is; found while the text is stock.
 #[derive(Clone)]
-struct Place {
-    target: Target,
-    first: u64,
-    second: u64,
-    span: SafeSpan,
+pub struct Place {
+    /// kerf_test.ko.
+    pub target: Target,
+    /// Offset of the first use.
+    pub first: u64,
+    /// Offset of the second.
+    pub second: u64,
+    /// What lies between them, or more.
+    pub span: SafeSpan,
+    /// Code elsewhere that counts as safe span too.
+    pub more: Vec<SafeSpan>,
+    /// Whether gates may be used.
+    pub gates: bool,
 }
 
 impl Place {
-    fn find(reach: Reach) -> Result<Place, Box<dyn Error>> {
+    /// Looks at the stock text.
+    pub fn find(reach: Reach) -> Result<Place, Box<dyn Error>> {
         let base = kcore::module_base("kerf_test")?;
         let function = test_symbol("span")?;
         let (first, second) = (kcore::find(function, 64, &FIRST)?, kcore::find(function, 64, &SECOND)?);
@@ -71,11 +86,28 @@ impl Place {
             ranges: vec![(entry + 1 - base, end - base)],
             exits,
         };
-        Ok(Place { target, first: first - base, second: second - base, span })
+        Ok(Place { target, first: first - base, second: second - base, span, more: Vec::new(), gates: true })
+    }
+
+    /// Writes down where it is, for processes that find the text changed.
+    pub fn remember(&self) -> Outcome {
+        let (range, exit) = (self.span.ranges[0], self.span.exits[0]);
+        let numbers = [self.first, self.second, self.span.entry, range.0, range.1, exit];
+        Ok(std::fs::write(REMEMBERED, numbers.map(|n| n.to_string()).join(" "))?)
+    }
+
+    /// What was written down.
+    pub fn remembered() -> Result<Place, Box<dyn Error>> {
+        let text = std::fs::read_to_string(REMEMBERED)?;
+        let numbers: Vec<u64> = text.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+        let [first, second, entry, start, end, exit] = numbers.try_into().map_err(|_| "not six numbers")?;
+        let target = test_module()?;
+        let span = SafeSpan { target: target.clone(), entry, ranges: vec![(start, end)], exits: vec![exit] };
+        Ok(Place { target, first, second, span, more: Vec::new(), gates: true })
     }
 
     /// The constant with a value; 16 is stock.
-    fn entry(&self, value: i64) -> Entry {
+    pub fn entry(&self, value: i64) -> Entry {
         let new = |_: &[u8; 5]| immediate(1, &(value as u32).to_le_bytes());
         let at = |change: &dyn Fn(&[u8; 5]) -> Change| -> Vec<Location> {
             let places = [(self.first, FIRST), (self.second, SECOND)];
@@ -93,14 +125,30 @@ impl Place {
             value,
             decider: Some(Decider { program: None, stock: 16, ranges: Vec::new(), forms }),
             locations: if value == 16 { Vec::new() } else { at(&new) },
-            gates: at(&decided),
-            spans: vec![self.span.clone()],
+            gates: if self.gates { at(&decided) } else { Vec::new() },
+            spans: [vec![self.span.clone()], self.more.clone()].concat(),
             between: Vec::new(),
         }
     }
+
+    /// The constant of the function late, by detours that change nothing.
+    pub fn late(&self) -> Result<Entry, Box<dyn Error>> {
+        let function = test_symbol("late")?;
+        let base = kcore::module_base("kerf_test")?;
+        let mut locations = Vec::new();
+        let mut from = function;
+        for stock in [[0xba, 0x10, 0, 0, 0], [0xba, 0x10, 0, 0, 0], SECOND] {
+            let at = kcore::find(from, 64, &stock)?;
+            from = at + 5;
+            let (target, expected) = (self.target.clone(), stock.to_vec());
+            locations.push(Location { target, image_offset: at - base, expected, change: detour(&[&stock]) });
+        }
+        Ok(entry("late", 16, locations))
+    }
 }
 
-fn switch(
+/// Gives the constant another value.
+pub fn switch(
     live: &mut Live,
     value: i64,
     place: &Place,
@@ -114,7 +162,8 @@ fn switch(
     live.set(&transaction).map_err(Into::into)
 }
 
-fn stock_text(live: &mut Live) -> Outcome {
+/// Nothing is set and nothing is left.
+pub fn stock_text(live: &mut Live) -> Outcome {
     let status = live.status()?;
     same("entries and slots", (status.entries.len(), status.pool.used), (0, 0))?;
     for stock in [FIRST, SECOND] {
@@ -125,7 +174,7 @@ fn stock_text(live: &mut Live) -> Outcome {
 }
 
 /// Starts one call in a thread of its own and waits until it is parked between the two uses.
-fn parked_call(levels: u32) -> Result<thread::JoinHandle<()>, Box<dyn Error>> {
+pub fn parked_call(levels: u32) -> Result<thread::JoinHandle<()>, Box<dyn Error>> {
     let before = counted("parked")?;
     let call = thread::spawn(move || drop(write(SPANS, &format!("call 1 {PARK} {levels}"))));
     wait_for("a parked call", || Ok(counted("parked")? > before))?;

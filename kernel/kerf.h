@@ -107,6 +107,7 @@ struct kerf_location {
 	u8 code_len[KERF_INSNS_MAX];
 	u8 code[KERF_DETOUR_MAX];	/* replacement as sent, without the jump back */
 	u8 n_marks, n_arguments, n_lifted;
+	bool moved;			/* arguments are elsewhere than at the function's entry */
 	struct kerf_mark marks[KERF_MARKS_MAX];
 	struct kerf_argument arguments[KERF_ARGUMENTS];
 	u8 image[KERF_SLOT_SIZE];	/* what the slot holds */
@@ -194,6 +195,7 @@ void kerf_entry_free(struct kerf_entry *entry);
 
 /* kerf_policy.c */
 void kerf_decider_free(struct kerf_decider *decider);
+bool kerf_arguments_moved(const struct kerf_location *loc);
 int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report *report);
 void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry);
 asmlinkage void kerf_trigger(struct pt_regs *regs);
@@ -277,6 +279,8 @@ bool kerf_form_field(const struct insn *insn, unsigned int field, unsigned int l
 bool kerf_form_rip_relative(const struct insn *insn);
 
 /* kerf_pool.c */
+extern u8 kerf_pool[];
+extern const struct kerf_location *kerf_pool_owners[KERF_SLOTS];
 int kerf_pool_take(const struct kerf_location *loc);
 void kerf_pool_release(int slot);
 void kerf_pool_write(const struct kerf_location *loc);

@@ -3,6 +3,7 @@
  * What stands behind the trampolines of a constant with a policy: a BPF program that returns a decision, the values that it
  * may decide on, and what became of its decisions. docs/policies.md says what a policy may rely on.
  */
+#include <linux/context_tracking.h>
 #include <linux/filter.h>
 #include <linux/overflow.h>
 #include <linux/seq_file.h>
@@ -16,19 +17,16 @@ static s64 floor_div(s64 v, s64 by)
 	return v / by - (v % by < 0);
 }
 
-static bool affine(s64 a, s64 v, s64 b, s64 *n)
+static __always_inline bool affine(s64 a, s64 v, s64 b, s64 *n)
 {
 	s64 product;
 
 	return !check_mul_overflow(a, v, &product) && !check_add_overflow(product, b, n);
 }
 
-/* The number that follows from the value @v. False if there is none. */
-static bool form_number(const struct kerf_form *form, s64 v, s64 *n)
+static noinline bool seldom_number(const struct kerf_form *form, s64 v, s64 *n)
 {
 	switch (form->kind) {
-	case KERF_AFFINE:
-		return affine(form->a, v, form->b, n);
 	case KERF_QUOTIENT:
 		return !check_add_overflow(v, form->b, &v) &&
 		       !check_add_overflow(floor_div(v, form->a), form->c, &v) &&
@@ -45,13 +43,20 @@ static bool form_number(const struct kerf_form *form, s64 v, s64 *n)
 	return false;
 }
 
+/* The number that follows from the value @v. False if there is none. */
+static __always_inline bool form_number(const struct kerf_form *form, s64 v, s64 *n)
+{
+	return likely(form->kind == KERF_AFFINE) ? affine(form->a, v, form->b, n) : seldom_number(form, v, n);
+}
+
 /* Cut to @bits and read as signed. */
-static s64 wrap(s64 n, u8 bits)
+static __always_inline s64 wrap(s64 n, u8 bits)
 {
 	return (s64)((u64)n << (64 - bits)) >> (64 - bits);
 }
 
-static bool mark_number(const struct kerf_decider *decider, const struct kerf_mark *mark, s64 value, s64 *n)
+static __always_inline bool mark_number(const struct kerf_decider *decider, const struct kerf_mark *mark, s64 value,
+					s64 *n)
 {
 	if (!form_number(&decider->forms[mark->form], value, n))
 		return false;
@@ -61,7 +66,7 @@ static bool mark_number(const struct kerf_decider *decider, const struct kerf_ma
 	return !mark->nonzero || (u32)*n;
 }
 
-static bool permitted(const struct kerf_decider *decider, s64 value)
+static __always_inline bool permitted(const struct kerf_decider *decider, s64 value)
 {
 	unsigned int low = 0, high = decider->n_ranges;
 
@@ -81,21 +86,64 @@ static bool permitted(const struct kerf_decider *decider, s64 value)
 /* struct pt_regs keeps registers in an order of its own. */
 static unsigned long *register_of(struct pt_regs *regs, u8 number)
 {
-	unsigned long *const order[16] = {
-		&regs->ax, &regs->cx, &regs->dx, &regs->bx, &regs->sp, &regs->bp, &regs->si, &regs->di,
-		&regs->r8, &regs->r9, &regs->r10, &regs->r11, &regs->r12, &regs->r13, &regs->r14, &regs->r15,
+	static const u8 at[16] = {
+		offsetof(struct pt_regs, ax), offsetof(struct pt_regs, cx), offsetof(struct pt_regs, dx),
+		offsetof(struct pt_regs, bx), offsetof(struct pt_regs, sp), offsetof(struct pt_regs, bp),
+		offsetof(struct pt_regs, si), offsetof(struct pt_regs, di), offsetof(struct pt_regs, r8),
+		offsetof(struct pt_regs, r9), offsetof(struct pt_regs, r10), offsetof(struct pt_regs, r11),
+		offsetof(struct pt_regs, r12), offsetof(struct pt_regs, r13), offsetof(struct pt_regs, r14),
+		offsetof(struct pt_regs, r15),
 	};
 
-	return order[number & 15];
+	return (void *)regs + at[number & 15];
 }
 
 static const u8 parameters[KERF_ARGUMENTS] = { 7, 6, 2, 1, 8, 9 };	/* di, si, dx, cx, r8, r9 */
 
-/* Gives the parameter registers what they held at the function's entry, as far as it is still somewhere. */
-static void show_arguments(const struct kerf_location *loc, struct pt_regs *regs, unsigned long *kept)
+/* Is an argument elsewhere than where it was at the function's entry? Those that are nowhere do not matter: nobody reads them. */
+bool kerf_arguments_moved(const struct kerf_location *loc)
 {
-	unsigned long found[KERF_ARGUMENTS];
 	unsigned int n;
+
+	for (n = 0; n < loc->n_arguments; n++)
+		if (loc->arguments[n].kind == 2 || (loc->arguments[n].kind == 1 && loc->arguments[n].reg != parameters[n]))
+			return true;
+	return false;
+}
+
+/*
+ * Runs the program as a kprobe would: not preemptible, and not inside another program of this kind, whose locks it might want.
+ * False: it could not run.
+ */
+static __always_inline bool ask(const struct kerf_decider *decider, struct pt_regs *regs, u64 *answer)
+{
+	struct bpf_trace_run_ctx context = {};
+	struct bpf_run_ctx *outer;
+	bool asked = false;
+
+	if (in_nmi())
+		return false;
+	preempt_disable_notrace();
+	if (likely(rcu_is_watching_curr_cpu())) {
+		asked = this_cpu_inc_return(*kerf_bpf_prog_active) == 1;
+		if (likely(asked)) {
+			outer = bpf_set_run_ctx(&context.run_ctx);
+			*answer = decider->run(regs, decider->prog->insnsi);
+			bpf_reset_run_ctx(outer);
+		}
+		this_cpu_dec(*kerf_bpf_prog_active);
+	}
+	preempt_enable_notrace();
+	return asked;
+}
+
+/* Gives the parameter registers what they held at the function's entry, as far as it is still somewhere, while it asks. */
+static noinline bool ask_with_arguments(const struct kerf_decider *decider, const struct kerf_location *loc,
+					struct pt_regs *regs, u64 *answer)
+{
+	unsigned long found[KERF_ARGUMENTS], kept[KERF_ARGUMENTS];
+	unsigned int n;
+	bool asked;
 
 	for (n = 0; n < loc->n_arguments; n++) {
 		const struct kerf_argument *from = &loc->arguments[n];
@@ -107,69 +155,33 @@ static void show_arguments(const struct kerf_location *loc, struct pt_regs *regs
 		kept[n] = *register_of(regs, parameters[n]);
 		*register_of(regs, parameters[n]) = found[n];
 	}
-}
-
-static void restore_arguments(const struct kerf_location *loc, struct pt_regs *regs, const unsigned long *kept)
-{
-	unsigned int n;
-
+	asked = ask(decider, regs, answer);
 	for (n = 0; n < loc->n_arguments; n++)
 		*register_of(regs, parameters[n]) = kept[n];
+	return asked;
 }
 
-/*
- * Runs the program as a kprobe would: not preemptible, and not inside another program of this kind, whose locks it might want.
- * False: it could not run.
- */
-static bool ask(const struct kerf_decider *decider, struct pt_regs *regs, u64 *answer)
+/* The numbers for @value into the cells. False: there is none for one of them, and what the cells hold means nothing. */
+static __always_inline bool fill(const struct kerf_decider *decider, const struct kerf_location *loc, s64 value, s64 *cells)
 {
-	struct bpf_trace_run_ctx context = {};
-	struct bpf_run_ctx *outer;
-	bool first;
+	const struct kerf_mark *mark = loc->marks, *end = mark + loc->n_marks;
 
-	if (in_nmi() || !rcu_is_watching())
-		return false;
-	preempt_disable_notrace();
-	first = this_cpu_inc_return(*kerf_bpf_prog_active) == 1;
-	if (first) {
-		outer = bpf_set_run_ctx(&context.run_ctx);
-		*answer = decider->run(regs, decider->prog->insnsi);
-		bpf_reset_run_ctx(outer);
-	}
-	this_cpu_dec(*kerf_bpf_prog_active);
-	preempt_enable_notrace();
-	return first;
-}
-
-/* The numbers for @value into the cells, all of them or none. */
-static bool fill(const struct kerf_location *loc, s64 value, s64 *cells)
-{
-	s64 numbers[KERF_MARKS_MAX];
-	unsigned int n;
-
-	for (n = 0; n < loc->n_marks; n++)
-		if (!mark_number(loc->entry->decider, &loc->marks[n], value, &numbers[n]))
+	for (; mark < end; mark++)
+		if (!mark_number(decider, mark, value, cells++))
 			return false;
-	for (n = 0; n < loc->n_marks; n++)
-		cells[n] = numbers[n];
 	return true;
 }
 
 /* An answer is 0, keep, or a value shifted left by one with the lowest bit set. kerf.bpf.h makes it. */
-static bool consult(struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
+static __always_inline bool consult(struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs,
+				    s64 *cells)
 {
-	unsigned long kept[KERF_ARGUMENTS];
 	u64 answer = 0;
-	bool asked;
 	s64 value;
+	bool asked;
 
-	this_cpu_inc(decider->counts->hits);
-	if (loc->n_arguments)
-		show_arguments(loc, regs, kept);
-	asked = ask(decider, regs, &answer);
-	if (loc->n_arguments)
-		restore_arguments(loc, regs, kept);
-	if (!asked) {
+	asked = loc->moved ? ask_with_arguments(decider, loc, regs, &answer) : ask(decider, regs, &answer);
+	if (unlikely(!asked)) {
 		this_cpu_inc(decider->counts->missed);
 		return false;
 	}
@@ -178,7 +190,7 @@ static bool consult(struct kerf_decider *decider, const struct kerf_location *lo
 		return false;
 	}
 	value = (s64)answer >> 1;
-	if (!permitted(decider, value) || !fill(loc, value, cells)) {
+	if (unlikely(!permitted(decider, value) || !fill(decider, loc, value, cells))) {
 		this_cpu_inc(decider->counts->refused);
 		return false;
 	}
@@ -187,22 +199,22 @@ static bool consult(struct kerf_decider *decider, const struct kerf_location *lo
 }
 
 /* The numbers for what an entry says, policy or fixed value. False: the stock ones are to be used. */
-static bool decide(const struct kerf_entry *entry, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
+static __always_inline bool decide(const struct kerf_entry *entry, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
 {
 	if (!entry)
 		return false;
 	if (entry->decider && entry->decider->prog)
 		return consult(entry->decider, loc, regs, cells);
-	return fill(loc, entry->value, cells);
+	return fill(loc->entry->decider, loc, entry->value, cells);
 }
 
 /*
  * Called by kerf_enter for a slot. The cells lie behind @regs and the return address; the slot's instructions read them.
  * Whatever goes wrong, they hold the stock numbers.
  */
-asmlinkage notrace void kerf_trigger(struct pt_regs *regs)
+asmlinkage notrace __no_stack_protector void kerf_trigger(struct pt_regs *regs)
 {
-	const struct kerf_location *loc = kerf_pool_location(kerf_pool_slot_of(regs->ip));
+	const struct kerf_location *loc = kerf_pool_owners[(regs->ip - (unsigned long)kerf_pool) / KERF_SLOT_SIZE];
 	const struct kerf_entry *entry = loc->entry;
 	s64 *cells = (s64 *)(regs + 1) + 1;
 	unsigned int n;
@@ -321,12 +333,11 @@ void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry)
 	for_each_possible_cpu(cpu) {
 		const struct kerf_counts *counts = per_cpu_ptr(decider->counts, cpu);
 
-		sum.hits += counts->hits;
 		sum.decided += counts->decided;
 		sum.kept += counts->kept;
 		sum.refused += counts->refused;
 		sum.missed += counts->missed;
 	}
 	seq_printf(m, "policy id=%s program=%u hits=%llu decided=%llu kept=%llu refused=%llu missed=%llu owner=%s\n", entry->id,
-		   decider->prog->aux->id, sum.hits, sum.decided, sum.kept, sum.refused, sum.missed, entry->owner);
+		   decider->prog->aux->id, sum.decided + sum.kept + sum.refused + sum.missed, sum.decided, sum.kept, sum.refused, sum.missed, entry->owner);
 }

@@ -57,7 +57,7 @@ insmod /nested.ko at=0x$(symbol blk_start_plug_nr_ios)
 try nested
 for count in eight others; do echo nested $count $(cat /sys/module/nested/parameters/$count); done
 rmmod nested
-echo complaints seen $(dmesg | grep -cE 'WARNING|BUG|Oops|lockup|stall')
+echo complaints seen $(dmesg | grep -cwE 'WARNING:|BUG:|Oops|lockup|stall|stalls')
 "#;
 
 /// What becomes of each: reads of bad addresses give errors, values that are not permitted are not used, full maps refuse.

@@ -85,6 +85,8 @@ struct kerf_mark {
 	u8 form, bits;
 	u8 below;			/* the number is less than this, if it is not 0 */
 	bool nonzero, met;
+	u8 shift;			/* bits that do not count */
+	s64 a, b;			/* of its form, see kerf_location.plain */
 	s64 stock;
 };
 
@@ -108,6 +110,8 @@ struct kerf_location {
 	u8 code[KERF_DETOUR_MAX];	/* replacement as sent, without the jump back */
 	u8 n_marks, n_arguments, n_lifted;
 	bool moved;			/* arguments are elsewhere than at the function's entry */
+	bool plain;			/* every number is a * V + b, for all permitted values */
+	struct kerf_decider *asks;	/* whom a trigger may ask at once, or NULL */
 	struct kerf_mark marks[KERF_MARKS_MAX];
 	struct kerf_argument arguments[KERF_ARGUMENTS];
 	u8 image[KERF_SLOT_SIZE];	/* what the slot holds */
@@ -195,8 +199,7 @@ void kerf_entry_free(struct kerf_entry *entry);
 
 /* kerf_policy.c */
 void kerf_decider_free(struct kerf_decider *decider);
-bool kerf_arguments_moved(const struct kerf_location *loc);
-int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report *report);
+int kerf_decider_check_marks(struct kerf_location *loc, struct kerf_report *report);
 void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry);
 asmlinkage void kerf_trigger(struct pt_regs *regs);
 

@@ -398,7 +398,6 @@ int kerf_emit(struct kerf_location *loc, struct kerf_report *report)
 	unsigned int k, from = 0, to = 0;
 	struct insn stock;
 
-	loc->moved = kerf_arguments_moved(loc);
 	memset(loc->image, INT3_INSN_OPCODE, sizeof(loc->image));
 	if (loc->n_marks) {
 		move_stack(&e, -KERF_CELLS_SIZE);

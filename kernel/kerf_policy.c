@@ -17,16 +17,19 @@ static s64 floor_div(s64 v, s64 by)
 	return v / by - (v % by < 0);
 }
 
-static __always_inline bool affine(s64 a, s64 v, s64 b, s64 *n)
+static bool affine(s64 a, s64 v, s64 b, s64 *n)
 {
 	s64 product;
 
 	return !check_mul_overflow(a, v, &product) && !check_add_overflow(product, b, n);
 }
 
-static noinline bool seldom_number(const struct kerf_form *form, s64 v, s64 *n)
+/* The number that follows from the value @v. False if there is none. */
+static bool form_number(const struct kerf_form *form, s64 v, s64 *n)
 {
 	switch (form->kind) {
+	case KERF_AFFINE:
+		return affine(form->a, v, form->b, n);
 	case KERF_QUOTIENT:
 		return !check_add_overflow(v, form->b, &v) &&
 		       !check_add_overflow(floor_div(v, form->a), form->c, &v) &&
@@ -43,24 +46,17 @@ static noinline bool seldom_number(const struct kerf_form *form, s64 v, s64 *n)
 	return false;
 }
 
-/* The number that follows from the value @v. False if there is none. */
-static __always_inline bool form_number(const struct kerf_form *form, s64 v, s64 *n)
+/* Without the @shift upper bits, and read as signed. */
+static __always_inline s64 wrap(s64 n, u8 shift)
 {
-	return likely(form->kind == KERF_AFFINE) ? affine(form->a, v, form->b, n) : seldom_number(form, v, n);
+	return (s64)((u64)n << shift) >> shift;
 }
 
-/* Cut to @bits and read as signed. */
-static __always_inline s64 wrap(s64 n, u8 bits)
-{
-	return (s64)((u64)n << (64 - bits)) >> (64 - bits);
-}
-
-static __always_inline bool mark_number(const struct kerf_decider *decider, const struct kerf_mark *mark, s64 value,
-					s64 *n)
+static bool mark_number(const struct kerf_decider *decider, const struct kerf_mark *mark, s64 value, s64 *n)
 {
 	if (!form_number(&decider->forms[mark->form], value, n))
 		return false;
-	*n = wrap(*n, mark->bits);
+	*n = wrap(*n, 64 - mark->bits);
 	if (mark->below && (u64)*n >= mark->below)
 		return false;
 	return !mark->nonzero || (u32)*n;
@@ -68,8 +64,10 @@ static __always_inline bool mark_number(const struct kerf_decider *decider, cons
 
 static __always_inline bool permitted(const struct kerf_decider *decider, s64 value)
 {
-	unsigned int low = 0, high = decider->n_ranges;
+	unsigned int low = 1, high = decider->n_ranges;
 
+	if (likely(value >= decider->ranges[0].min && value <= decider->ranges[0].max))
+		return true;
 	while (low < high) {
 		unsigned int middle = (low + high) / 2;
 
@@ -101,7 +99,7 @@ static unsigned long *register_of(struct pt_regs *regs, u8 number)
 static const u8 parameters[KERF_ARGUMENTS] = { 7, 6, 2, 1, 8, 9 };	/* di, si, dx, cx, r8, r9 */
 
 /* Is an argument elsewhere than where it was at the function's entry? Those that are nowhere do not matter: nobody reads them. */
-bool kerf_arguments_moved(const struct kerf_location *loc)
+static bool arguments_moved(const struct kerf_location *loc)
 {
 	unsigned int n;
 
@@ -111,12 +109,49 @@ bool kerf_arguments_moved(const struct kerf_location *loc)
 	return false;
 }
 
+/* a * V + b for all permitted values, since it is for the ends of the intervals; and the instruction takes every number. */
+static bool mark_plain(const struct kerf_decider *decider, const struct kerf_mark *mark)
+{
+	const struct kerf_form *form = &decider->forms[mark->form];
+	unsigned int n;
+	s64 number;
+
+	if (form->kind != KERF_AFFINE || mark->below || mark->nonzero)
+		return false;
+	for (n = 0; n < decider->n_ranges; n++)
+		if (!affine(form->a, decider->ranges[n].min, form->b, &number) ||
+		    !affine(form->a, decider->ranges[n].max, form->b, &number))
+			return false;
+	return true;
+}
+
+/* What a trigger needs to know, in the form in which it is quickest. After the marks have been checked. */
+static void prepare(struct kerf_location *loc)
+{
+	struct kerf_decider *decider = loc->entry->decider;
+	unsigned int n;
+
+	loc->plain = true;
+	for (n = 0; n < loc->n_marks; n++) {
+		struct kerf_mark *mark = &loc->marks[n];
+
+		mark->a = decider->forms[mark->form].a;
+		mark->b = decider->forms[mark->form].b;
+		mark->shift = 64 - mark->bits;
+		loc->plain = loc->plain && mark_plain(decider, mark);
+	}
+	/* Values without a policy and moved arguments go another way. */
+	loc->moved = arguments_moved(loc);
+	loc->asks = decider->prog && !loc->moved ? decider : NULL;
+}
+
 /*
  * Runs the program as a kprobe would: not preemptible, and not inside another program of this kind, whose locks it might want.
  * False: it could not run.
  */
 static __always_inline bool ask(const struct kerf_decider *decider, struct pt_regs *regs, u64 *answer)
 {
+	int __percpu *active = kerf_bpf_prog_active;
 	struct bpf_trace_run_ctx context = {};
 	struct bpf_run_ctx *outer;
 	bool asked = false;
@@ -124,26 +159,75 @@ static __always_inline bool ask(const struct kerf_decider *decider, struct pt_re
 	if (in_nmi())
 		return false;
 	preempt_disable_notrace();
-	if (likely(rcu_is_watching_curr_cpu())) {
-		asked = this_cpu_inc_return(*kerf_bpf_prog_active) == 1;
+	if (likely(raw_cpu_read(context_tracking.state.counter) & CT_RCU_WATCHING)) {
+		asked = this_cpu_inc_return(*active) == 1;
 		if (likely(asked)) {
 			outer = bpf_set_run_ctx(&context.run_ctx);
 			*answer = decider->run(regs, decider->prog->insnsi);
 			bpf_reset_run_ctx(outer);
 		}
-		this_cpu_dec(*kerf_bpf_prog_active);
+		this_cpu_dec(*active);
 	}
 	preempt_enable_notrace();
 	return asked;
 }
 
-/* Gives the parameter registers what they held at the function's entry, as far as it is still somewhere, while it asks. */
-static noinline bool ask_with_arguments(const struct kerf_decider *decider, const struct kerf_location *loc,
-					struct pt_regs *regs, u64 *answer)
+static noinline bool fill_slowly(const struct kerf_location *loc, s64 value, s64 *cells)
+{
+	unsigned int n;
+
+	for (n = 0; n < loc->n_marks; n++)
+		if (!mark_number(loc->entry->decider, &loc->marks[n], value, &cells[n]))
+			return false;
+	return true;
+}
+
+/* The numbers for @value into the cells. False: there is none for one of them, and what the cells hold means nothing. */
+static __always_inline bool fill(const struct kerf_location *loc, s64 value, s64 *cells)
+{
+	const struct kerf_mark *mark = loc->marks;
+	unsigned int left = loc->n_marks;
+
+	if (unlikely(!loc->plain))
+		return fill_slowly(loc, value, cells);
+	do {
+		*cells++ = wrap(mark->a * value + mark->b, mark->shift);
+		mark++;
+	} while (--left);
+	return true;
+}
+
+/* An answer is 0, keep, or a value shifted left by one with the lowest bit set. kerf.bpf.h makes it. */
+static __always_inline bool consult(struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs,
+				    s64 *cells)
+{
+	u64 answer = 0;
+	s64 value;
+
+	if (unlikely(!ask(decider, regs, &answer))) {
+		this_cpu_inc(decider->counts->missed);
+		return false;
+	}
+	if (!(answer & 1)) {
+		this_cpu_inc(decider->counts->kept);
+		return false;
+	}
+	value = (s64)answer >> 1;
+	if (unlikely(!permitted(decider, value) || !fill(loc, value, cells))) {
+		this_cpu_inc(decider->counts->refused);
+		return false;
+	}
+	this_cpu_inc(decider->counts->decided);
+	return true;
+}
+
+/* The parameter registers hold what they held at the function's entry, as far as it is still somewhere, while it is asked. */
+static noinline bool consult_with_arguments(struct kerf_decider *decider, const struct kerf_location *loc,
+					    struct pt_regs *regs, s64 *cells)
 {
 	unsigned long found[KERF_ARGUMENTS], kept[KERF_ARGUMENTS];
 	unsigned int n;
-	bool asked;
+	bool decided;
 
 	for (n = 0; n < loc->n_arguments; n++) {
 		const struct kerf_argument *from = &loc->arguments[n];
@@ -155,79 +239,53 @@ static noinline bool ask_with_arguments(const struct kerf_decider *decider, cons
 		kept[n] = *register_of(regs, parameters[n]);
 		*register_of(regs, parameters[n]) = found[n];
 	}
-	asked = ask(decider, regs, answer);
+	decided = consult(decider, loc, regs, cells);
 	for (n = 0; n < loc->n_arguments; n++)
 		*register_of(regs, parameters[n]) = kept[n];
-	return asked;
+	return decided;
 }
 
-/* The numbers for @value into the cells. False: there is none for one of them, and what the cells hold means nothing. */
-static __always_inline bool fill(const struct kerf_decider *decider, const struct kerf_location *loc, s64 value, s64 *cells)
+/* What an entry says, policy or fixed value, while a transition runs or without a policy. No entry: the stock numbers. */
+static noinline bool decide(const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
 {
-	const struct kerf_mark *mark = loc->marks, *end = mark + loc->n_marks;
+	const struct kerf_entry *entry = loc->entry;
+	struct kerf_decider *decider;
 
-	for (; mark < end; mark++)
-		if (!mark_number(decider, mark, value, cells++))
-			return false;
-	return true;
-}
-
-/* An answer is 0, keep, or a value shifted left by one with the lowest bit set. kerf.bpf.h makes it. */
-static __always_inline bool consult(struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs,
-				    s64 *cells)
-{
-	u64 answer = 0;
-	s64 value;
-	bool asked;
-
-	asked = loc->moved ? ask_with_arguments(decider, loc, regs, &answer) : ask(decider, regs, &answer);
-	if (unlikely(!asked)) {
-		this_cpu_inc(decider->counts->missed);
-		return false;
-	}
-	if (!(answer & 1)) {
-		this_cpu_inc(decider->counts->kept);
-		return false;
-	}
-	value = (s64)answer >> 1;
-	if (unlikely(!permitted(decider, value) || !fill(decider, loc, value, cells))) {
-		this_cpu_inc(decider->counts->refused);
-		return false;
-	}
-	this_cpu_inc(decider->counts->decided);
-	return true;
-}
-
-/* The numbers for what an entry says, policy or fixed value. False: the stock ones are to be used. */
-static __always_inline bool decide(const struct kerf_entry *entry, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
-{
+	if (kerf_transition_old(loc, regs))
+		entry = entry->old;
 	if (!entry)
 		return false;
-	if (entry->decider && entry->decider->prog)
-		return consult(entry->decider, loc, regs, cells);
-	return fill(loc->entry->decider, loc, entry->value, cells);
+	decider = entry->decider;
+	if (!decider || !decider->prog)
+		return fill_slowly(loc, entry->value, cells);
+	return loc->moved ? consult_with_arguments(decider, loc, regs, cells) : consult(decider, loc, regs, cells);
 }
 
 /*
  * Called by kerf_enter for a slot. The cells lie behind @regs and the return address; the slot's instructions read them.
- * Whatever goes wrong, they hold the stock numbers.
+ * Whatever goes wrong, they hold the stock numbers. A transition runs only while entries are pending.
  */
 asmlinkage notrace __no_stack_protector void kerf_trigger(struct pt_regs *regs)
 {
 	const struct kerf_location *loc = kerf_pool_owners[(regs->ip - (unsigned long)kerf_pool) / KERF_SLOT_SIZE];
-	const struct kerf_entry *entry = loc->entry;
 	s64 *cells = (s64 *)(regs + 1) + 1;
-	unsigned int n;
+	unsigned int left = loc->n_marks;
+	const struct kerf_mark *mark;
+	bool decided;
 
 	regs->ip = loc->addr;
 	/* ss, the return address and the cells lie between what was pushed as sp and the window's own */
 	regs->sp += 2 * sizeof(long) + KERF_CELLS_SIZE;
-	if (kerf_transition_old(loc, regs))
-		entry = entry->old;
-	if (decide(entry, loc, regs, cells))
+	if (likely(loc->asks && !READ_ONCE(kerf_pending)))
+		decided = consult(loc->asks, loc, regs, cells);
+	else
+		decided = decide(loc, regs, cells);
+	if (decided)
 		return;
-	for (n = 0; n < loc->n_marks; n++)
-		cells[n] = loc->marks[n].stock;
+	mark = loc->marks;
+	do {
+		*cells++ = mark++->stock;
+	} while (--left);
 }
 NOKPROBE_SYMBOL(kerf_trigger);
 
@@ -303,7 +361,7 @@ int kerf_decider_check(const struct kerf_decider *decider, const char *id, struc
 }
 
 /* The numbers that the location holds are those that follow from the stock value, by the forms as they were sent. */
-int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report *report)
+int kerf_decider_check_marks(struct kerf_location *loc, struct kerf_report *report)
 {
 	const struct kerf_decider *decider = loc->entry->decider;
 	unsigned int n;
@@ -316,11 +374,13 @@ int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report
 			return kerf_refuse(report, -EINVAL, "%s: detour at %pS: there is no instruction %u.%u", loc->entry->id,
 					   (void *)loc->addr, mark->insn, mark->part);
 		if (mark->form >= decider->n_forms || !mark_number(decider, mark, decider->stock, &number) ||
-		    number != wrap(mark->stock, mark->bits))
+		    number != wrap(mark->stock, 64 - mark->bits))
 			return kerf_refuse(report, -EINVAL, "%s: detour at %pS: instruction %u.%u holds %lld, which does not follow from the stock value %lld",
 					   loc->entry->id, (void *)loc->addr, mark->insn, mark->part, mark->stock,
 					   decider->stock);
 	}
+	if (loc->n_marks)
+		prepare(loc);
 	return 0;
 }
 

@@ -85,6 +85,8 @@ struct kerf_mark {
 	u8 form, bits;
 	u8 below;			/* the number is less than this, if it is not 0 */
 	bool nonzero, met;
+	u8 shift;			/* bits that do not count */
+	s64 a, b;			/* of its form, see kerf_location.plain */
 	s64 stock;
 };
 
@@ -114,6 +116,9 @@ struct kerf_location {
 	u8 code_len[KERF_INSNS_MAX];
 	u8 code[KERF_DETOUR_MAX];	/* replacement as sent, without the jump back */
 	u8 n_marks, n_arguments, n_lifted;
+	bool moved;			/* arguments are elsewhere than at the function's entry */
+	bool plain;			/* every number is a * V + b, for all permitted values */
+	struct kerf_decider *asks;	/* whom a trigger may ask at once, or NULL */
 	struct kerf_mark marks[KERF_MARKS_MAX];
 	struct kerf_argument arguments[KERF_ARGUMENTS];
 	u8 role;			/* enum kerf_role */
@@ -204,7 +209,7 @@ void kerf_entry_free(struct kerf_entry *entry);
 
 /* kerf_policy.c */
 void kerf_decider_free(struct kerf_decider *decider);
-int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report *report);
+int kerf_decider_check_marks(struct kerf_location *loc, struct kerf_report *report);
 void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry);
 asmlinkage void kerf_trigger(struct pt_regs *regs);
 
@@ -297,6 +302,8 @@ bool kerf_form_field(const struct insn *insn, unsigned int field, unsigned int l
 bool kerf_form_rip_relative(const struct insn *insn);
 
 /* kerf_pool.c */
+extern u8 kerf_pool[];
+extern const struct kerf_location *kerf_pool_owners[KERF_SLOTS];
 int kerf_pool_take(const struct kerf_location *loc);
 void kerf_pool_release(int slot);
 void kerf_pool_write(const struct kerf_location *loc);

@@ -34,12 +34,7 @@ SYM_FUNC_START(kerf_enter)
 	pushq	%r15
 	movq	%rsp, %rdi
 	call	kerf_trigger
-	popq	%r15
-	popq	%r14
-	popq	%r13
-	popq	%r12
-	popq	%rbp
-	popq	%rbx
+	addq	$(6*8), %rsp		/* r15 to rbx: C gives them back as they were */
 	popq	%r11
 	popq	%r10
 	popq	%r9

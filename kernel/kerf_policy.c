@@ -3,6 +3,7 @@
  * What stands behind the trampolines of a constant with a policy: a BPF program that returns a decision, the values that it
  * may decide on, and what became of its decisions. docs/policies.md says what a policy may rely on.
  */
+#include <linux/context_tracking.h>
 #include <linux/filter.h>
 #include <linux/overflow.h>
 #include <linux/seq_file.h>
@@ -45,26 +46,28 @@ static bool form_number(const struct kerf_form *form, s64 v, s64 *n)
 	return false;
 }
 
-/* Cut to @bits and read as signed. */
-static s64 wrap(s64 n, u8 bits)
+/* Without the @shift upper bits, and read as signed. */
+static __always_inline s64 wrap(s64 n, u8 shift)
 {
-	return (s64)((u64)n << (64 - bits)) >> (64 - bits);
+	return (s64)((u64)n << shift) >> shift;
 }
 
 static bool mark_number(const struct kerf_decider *decider, const struct kerf_mark *mark, s64 value, s64 *n)
 {
 	if (!form_number(&decider->forms[mark->form], value, n))
 		return false;
-	*n = wrap(*n, mark->bits);
+	*n = wrap(*n, 64 - mark->bits);
 	if (mark->below && (u64)*n >= mark->below)
 		return false;
 	return !mark->nonzero || (u32)*n;
 }
 
-static bool permitted(const struct kerf_decider *decider, s64 value)
+static __always_inline bool permitted(const struct kerf_decider *decider, s64 value)
 {
-	unsigned int low = 0, high = decider->n_ranges;
+	unsigned int low = 1, high = decider->n_ranges;
 
+	if (likely(value >= decider->ranges[0].min && value <= decider->ranges[0].max))
+		return true;
 	while (low < high) {
 		unsigned int middle = (low + high) / 2;
 
@@ -81,20 +84,155 @@ static bool permitted(const struct kerf_decider *decider, s64 value)
 /* struct pt_regs keeps registers in an order of its own. */
 static unsigned long *register_of(struct pt_regs *regs, u8 number)
 {
-	unsigned long *const order[16] = {
-		&regs->ax, &regs->cx, &regs->dx, &regs->bx, &regs->sp, &regs->bp, &regs->si, &regs->di,
-		&regs->r8, &regs->r9, &regs->r10, &regs->r11, &regs->r12, &regs->r13, &regs->r14, &regs->r15,
+	static const u8 at[16] = {
+		offsetof(struct pt_regs, ax), offsetof(struct pt_regs, cx), offsetof(struct pt_regs, dx),
+		offsetof(struct pt_regs, bx), offsetof(struct pt_regs, sp), offsetof(struct pt_regs, bp),
+		offsetof(struct pt_regs, si), offsetof(struct pt_regs, di), offsetof(struct pt_regs, r8),
+		offsetof(struct pt_regs, r9), offsetof(struct pt_regs, r10), offsetof(struct pt_regs, r11),
+		offsetof(struct pt_regs, r12), offsetof(struct pt_regs, r13), offsetof(struct pt_regs, r14),
+		offsetof(struct pt_regs, r15),
 	};
 
-	return order[number & 15];
+	return (void *)regs + at[number & 15];
 }
 
 static const u8 parameters[KERF_ARGUMENTS] = { 7, 6, 2, 1, 8, 9 };	/* di, si, dx, cx, r8, r9 */
 
-/* Gives the parameter registers what they held at the function's entry, as far as it is still somewhere. */
-static void show_arguments(const struct kerf_location *loc, struct pt_regs *regs, unsigned long *kept)
+/* Is an argument elsewhere than where it was at the function's entry? Those that are nowhere do not matter: nobody reads them. */
+static bool arguments_moved(const struct kerf_location *loc)
 {
-	unsigned long found[KERF_ARGUMENTS];
+	unsigned int n;
+
+	for (n = 0; n < loc->n_arguments; n++)
+		if (loc->arguments[n].kind == 2 || (loc->arguments[n].kind == 1 && loc->arguments[n].reg != parameters[n]))
+			return true;
+	return false;
+}
+
+/* a * V + b for all permitted values, since it is for the ends of the intervals; and the instruction takes every number. */
+static bool mark_plain(const struct kerf_decider *decider, const struct kerf_mark *mark)
+{
+	const struct kerf_form *form = &decider->forms[mark->form];
+	unsigned int n;
+	s64 number;
+
+	if (form->kind != KERF_AFFINE || mark->below || mark->nonzero)
+		return false;
+	for (n = 0; n < decider->n_ranges; n++)
+		if (!affine(form->a, decider->ranges[n].min, form->b, &number) ||
+		    !affine(form->a, decider->ranges[n].max, form->b, &number))
+			return false;
+	return true;
+}
+
+/* What a trigger needs to know, in the form in which it is quickest. After the marks have been checked. */
+static void prepare(struct kerf_location *loc)
+{
+	struct kerf_decider *decider = loc->entry->decider;
+	unsigned int n;
+
+	loc->plain = true;
+	for (n = 0; n < loc->n_marks; n++) {
+		struct kerf_mark *mark = &loc->marks[n];
+
+		mark->a = decider->forms[mark->form].a;
+		mark->b = decider->forms[mark->form].b;
+		mark->shift = 64 - mark->bits;
+		loc->plain = loc->plain && mark_plain(decider, mark);
+	}
+	/* Values without a policy, moved arguments and executions of several places go another way. */
+	loc->moved = arguments_moved(loc);
+	loc->asks = decider->prog && !loc->moved && loc->role == KERF_ALONE ? decider : NULL;
+}
+
+/*
+ * Runs the program as a kprobe would: not preemptible, and not inside another program of this kind, whose locks it might want.
+ * False: it could not run.
+ */
+static __always_inline bool ask(const struct kerf_decider *decider, struct pt_regs *regs, u64 *answer)
+{
+	int __percpu *active = kerf_bpf_prog_active;
+	struct bpf_trace_run_ctx context = {};
+	struct bpf_run_ctx *outer;
+	bool asked = false;
+
+	if (in_nmi())
+		return false;
+	preempt_disable_notrace();
+	if (likely(raw_cpu_read(context_tracking.state.counter) & CT_RCU_WATCHING)) {
+		asked = this_cpu_inc_return(*active) == 1;
+		if (likely(asked)) {
+			outer = bpf_set_run_ctx(&context.run_ctx);
+			*answer = decider->run(regs, decider->prog->insnsi);
+			bpf_reset_run_ctx(outer);
+		}
+		this_cpu_dec(*active);
+	}
+	preempt_enable_notrace();
+	return asked;
+}
+
+static noinline bool fill_slowly(const struct kerf_location *loc, s64 value, s64 *cells)
+{
+	unsigned int n;
+
+	for (n = 0; n < loc->n_marks; n++)
+		if (!mark_number(loc->entry->decider, &loc->marks[n], value, &cells[n]))
+			return false;
+	return true;
+}
+
+/* The numbers for @value into the cells. False: there is none for one of them, and what the cells hold means nothing. */
+static __always_inline bool fill(const struct kerf_location *loc, s64 value, s64 *cells)
+{
+	const struct kerf_mark *mark = loc->marks;
+	unsigned int left = loc->n_marks;
+
+	if (unlikely(!loc->plain))
+		return fill_slowly(loc, value, cells);
+	for (; left; left--, mark++)
+		*cells++ = wrap(mark->a * value + mark->b, mark->shift);
+	return true;
+}
+
+enum outcome { MISSED, KEPT, REFUSED, DECIDED };
+
+/* An answer is 0, keep, or a value shifted left by one with the lowest bit set. kerf.bpf.h makes it. */
+static __always_inline enum outcome consult(const struct kerf_decider *decider, struct pt_regs *regs, s64 *value)
+{
+	u64 answer = 0;
+
+	if (unlikely(!ask(decider, regs, &answer)))
+		return MISSED;
+	if (!(answer & 1))
+		return KEPT;
+	*value = (s64)answer >> 1;
+	return likely(permitted(decider, *value)) ? DECIDED : REFUSED;
+}
+
+/* Every trigger counts once. True: the cells hold what was decided. */
+static __always_inline bool carry_out(const struct kerf_decider *decider, enum outcome outcome, s64 value,
+				      const struct kerf_location *loc, s64 *cells)
+{
+	if (likely(outcome == DECIDED) && likely(fill(loc, value, cells))) {
+		this_cpu_inc(decider->counts->decided);
+		return true;
+	}
+	if (outcome == MISSED)
+		this_cpu_inc(decider->counts->missed);
+	else if (outcome == KEPT)
+		this_cpu_inc(decider->counts->kept);
+	else
+		this_cpu_inc(decider->counts->refused);
+	return false;
+}
+
+/* The parameter registers hold what they held at the function's entry, as far as it is still somewhere, while it is asked. */
+static noinline enum outcome consult_with_arguments(const struct kerf_decider *decider, const struct kerf_location *loc,
+						    struct pt_regs *regs, s64 *value)
+{
+	unsigned long found[KERF_ARGUMENTS], kept[KERF_ARGUMENTS];
+	enum outcome outcome;
 	unsigned int n;
 
 	for (n = 0; n < loc->n_arguments; n++) {
@@ -107,52 +245,10 @@ static void show_arguments(const struct kerf_location *loc, struct pt_regs *regs
 		kept[n] = *register_of(regs, parameters[n]);
 		*register_of(regs, parameters[n]) = found[n];
 	}
-}
-
-static void restore_arguments(const struct kerf_location *loc, struct pt_regs *regs, const unsigned long *kept)
-{
-	unsigned int n;
-
+	outcome = consult(decider, regs, value);
 	for (n = 0; n < loc->n_arguments; n++)
 		*register_of(regs, parameters[n]) = kept[n];
-}
-
-/*
- * Runs the program as a kprobe would: not preemptible, and not inside another program of this kind, whose locks it might want.
- * False: it could not run.
- */
-static bool ask(const struct kerf_decider *decider, struct pt_regs *regs, u64 *answer)
-{
-	struct bpf_trace_run_ctx context = {};
-	struct bpf_run_ctx *outer;
-	bool first;
-
-	if (in_nmi() || !rcu_is_watching())
-		return false;
-	preempt_disable_notrace();
-	first = this_cpu_inc_return(*kerf_bpf_prog_active) == 1;
-	if (first) {
-		outer = bpf_set_run_ctx(&context.run_ctx);
-		*answer = decider->run(regs, decider->prog->insnsi);
-		bpf_reset_run_ctx(outer);
-	}
-	this_cpu_dec(*kerf_bpf_prog_active);
-	preempt_enable_notrace();
-	return first;
-}
-
-/* The numbers for @value into the cells, all of them or none. */
-static bool fill(const struct kerf_location *loc, s64 value, s64 *cells)
-{
-	s64 numbers[KERF_MARKS_MAX];
-	unsigned int n;
-
-	for (n = 0; n < loc->n_marks; n++)
-		if (!mark_number(loc->entry->decider, &loc->marks[n], value, &numbers[n]))
-			return false;
-	for (n = 0; n < loc->n_marks; n++)
-		cells[n] = numbers[n];
-	return true;
+	return outcome;
 }
 
 /* Can every place of the constant hold the value? Where an execution begins, it is decided for those behind as well. */
@@ -172,30 +268,17 @@ static bool fits(const struct kerf_location *loc, s64 value)
 	return true;
 }
 
-enum outcome { MISSED, KEPT, REFUSED, DECIDED };
-
-/* An answer is 0, keep, or a value shifted left by one with the lowest bit set. kerf.bpf.h makes it. */
-static enum outcome consult(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *value)
+static enum outcome consult_here(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs,
+				 s64 *value)
 {
-	unsigned long kept[KERF_ARGUMENTS];
-	u64 answer = 0;
-	bool asked;
+	enum outcome outcome = loc->moved ? consult_with_arguments(decider, loc, regs, value) : consult(decider, regs, value);
 
-	if (loc->n_arguments)
-		show_arguments(loc, regs, kept);
-	asked = ask(decider, regs, &answer);
-	if (loc->n_arguments)
-		restore_arguments(loc, regs, kept);
-	if (!asked)
-		return MISSED;
-	if (!(answer & 1))
-		return KEPT;
-	*value = (s64)answer >> 1;
-	return permitted(decider, *value) && fits(loc, *value) ? DECIDED : REFUSED;
+	return outcome == DECIDED && !fits(loc, *value) ? REFUSED : outcome;
 }
 
-/* As consult(), but once for an execution of the safe span. */
-static enum outcome consult_once(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *value)
+/* As consult_here(), but once for an execution of the safe span. */
+static enum outcome consult_once(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs,
+				 s64 *value)
 {
 	enum outcome outcome = MISSED;
 	unsigned long frame;
@@ -207,7 +290,7 @@ static enum outcome consult_once(const struct kerf_decider *decider, const struc
 	if (!frame)
 		return MISSED;
 	if (loc->role == KERF_BEGINS) {
-		outcome = consult(decider, loc, regs, value);
+		outcome = consult_here(decider, loc, regs, value);
 		return kerf_execution_begin(decider->executions, frame, outcome == DECIDED, *value) ? outcome : MISSED;
 	}
 	if (kerf_execution_find(decider->executions, frame, &decided, value))
@@ -215,64 +298,55 @@ static enum outcome consult_once(const struct kerf_decider *decider, const struc
 	return outcome;
 }
 
-/* False: the stock numbers are to be used. */
-static bool decide_by_policy(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
+/* What an entry says, policy or fixed value, where not just the policy is to be asked. No entry: the stock numbers. */
+static noinline bool decide(const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
 {
-	bool once = loc->role != KERF_ALONE && decider->executions;
+	const struct kerf_entry *entry = loc->entry;
+	const struct kerf_decider *decider;
 	enum outcome outcome;
 	s64 value = 0;
 
-	this_cpu_inc(decider->counts->hits);
-	outcome = once ? consult_once(decider, loc, regs, &value) : consult(decider, loc, regs, &value);
-	if (outcome == DECIDED && !fill(loc, value, cells))
-		outcome = REFUSED;
-	switch (outcome) {
-	case MISSED:
-		this_cpu_inc(decider->counts->missed);
-		break;
-	case KEPT:
-		this_cpu_inc(decider->counts->kept);
-		break;
-	case REFUSED:
-		this_cpu_inc(decider->counts->refused);
-		break;
-	case DECIDED:
-		this_cpu_inc(decider->counts->decided);
-		break;
-	}
-	return outcome == DECIDED;
-}
-
-/* The numbers for what an entry says, policy or fixed value. False: the stock ones are to be used. */
-static bool decide(const struct kerf_entry *entry, const struct kerf_location *loc, struct pt_regs *regs, s64 *cells)
-{
+	if (kerf_transition_old(loc, regs))
+		entry = entry->old;
 	if (!entry)
 		return false;
-	if (entry->decider && entry->decider->prog)
-		return decide_by_policy(entry->decider, loc, regs, cells);
-	return fill(loc, entry->value, cells);
+	decider = entry->decider;
+	if (!decider || !decider->prog)
+		return fill_slowly(loc, entry->value, cells);
+	if (loc->role != KERF_ALONE && decider->executions)
+		outcome = consult_once(decider, loc, regs, &value);
+	else
+		outcome = consult_here(decider, loc, regs, &value);
+	return carry_out(decider, outcome, value, loc, cells);
 }
 
 /*
  * Called by kerf_enter for a slot. The cells lie behind @regs and the return address; the slot's instructions read them.
- * Whatever goes wrong, they hold the stock numbers.
+ * Whatever goes wrong, they hold the stock numbers. A transition runs only while entries are pending.
  */
-asmlinkage notrace void kerf_trigger(struct pt_regs *regs)
+asmlinkage notrace __no_stack_protector void kerf_trigger(struct pt_regs *regs)
 {
-	const struct kerf_location *loc = kerf_pool_location(kerf_pool_slot_of(regs->ip));
-	const struct kerf_entry *entry = loc->entry;
+	const struct kerf_location *loc = kerf_pool_owners[(regs->ip - (unsigned long)kerf_pool) / KERF_SLOT_SIZE];
 	s64 *cells = (s64 *)(regs + 1) + 1;
-	unsigned int n;
+	unsigned int left = loc->n_marks;
+	const struct kerf_mark *mark;
+	bool decided;
 
 	regs->ip = loc->addr;
 	/* ss, the return address and the cells lie between what was pushed as sp and the window's own */
 	regs->sp += 2 * sizeof(long) + KERF_CELLS_SIZE;
-	if (kerf_transition_old(loc, regs))
-		entry = entry->old;
-	if (decide(entry, loc, regs, cells))
+	if (likely(loc->asks && !READ_ONCE(kerf_pending))) {
+		s64 value = 0;
+		enum outcome outcome = consult(loc->asks, regs, &value);
+
+		decided = carry_out(loc->asks, outcome, value, loc, cells);
+	} else {
+		decided = decide(loc, regs, cells);
+	}
+	if (decided)
 		return;
-	for (n = 0; n < loc->n_marks; n++)
-		cells[n] = loc->marks[n].stock;
+	for (mark = loc->marks; left; left--)
+		*cells++ = mark++->stock;
 }
 NOKPROBE_SYMBOL(kerf_trigger);
 
@@ -349,7 +423,7 @@ int kerf_decider_check(const struct kerf_decider *decider, const char *id, struc
 }
 
 /* The numbers that the location holds are those that follow from the stock value, by the forms as they were sent. */
-int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report *report)
+int kerf_decider_check_marks(struct kerf_location *loc, struct kerf_report *report)
 {
 	const struct kerf_decider *decider = loc->entry->decider;
 	unsigned int n;
@@ -362,11 +436,13 @@ int kerf_decider_check_marks(const struct kerf_location *loc, struct kerf_report
 			return kerf_refuse(report, -EINVAL, "%s: detour at %pS: there is no instruction %u.%u", loc->entry->id,
 					   (void *)loc->addr, mark->insn, mark->part);
 		if (mark->form >= decider->n_forms || !mark_number(decider, mark, decider->stock, &number) ||
-		    number != wrap(mark->stock, mark->bits))
+		    number != wrap(mark->stock, 64 - mark->bits))
 			return kerf_refuse(report, -EINVAL, "%s: detour at %pS: instruction %u.%u holds %lld, which does not follow from the stock value %lld",
 					   loc->entry->id, (void *)loc->addr, mark->insn, mark->part, mark->stock,
 					   decider->stock);
 	}
+	if (loc->n_marks)
+		prepare(loc);
 	return 0;
 }
 
@@ -379,12 +455,11 @@ void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry)
 	for_each_possible_cpu(cpu) {
 		const struct kerf_counts *counts = per_cpu_ptr(decider->counts, cpu);
 
-		sum.hits += counts->hits;
 		sum.decided += counts->decided;
 		sum.kept += counts->kept;
 		sum.refused += counts->refused;
 		sum.missed += counts->missed;
 	}
 	seq_printf(m, "policy id=%s program=%u hits=%llu decided=%llu kept=%llu refused=%llu missed=%llu owner=%s\n", entry->id,
-		   decider->prog->aux->id, sum.hits, sum.decided, sum.kept, sum.refused, sum.missed, entry->owner);
+		   decider->prog->aux->id, sum.decided + sum.kept + sum.refused + sum.missed, sum.decided, sum.kept, sum.refused, sum.missed, entry->owner);
 }

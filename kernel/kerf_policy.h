@@ -28,9 +28,9 @@ struct kerf_interval {
 	s64 min, max;
 };
 
-/* Each trigger counts once as a hit and once as what became of it. */
+/* Each trigger counts once, as what became of it. */
 struct kerf_counts {
-	u64 hits, decided, kept, refused, missed;
+	u64 decided, kept, refused, missed;
 };
 
 struct kerf_decider {

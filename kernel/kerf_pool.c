@@ -9,15 +9,15 @@
 asm(".pushsection .kprobes.text, \"ax\"\n"
     ".balign 4096\n"
     ".type kerf_pool, @object\n"
+    ".globl kerf_pool\n"
     "kerf_pool:\n"
     ANNOTATE_NOENDBR
     ".skip " __stringify(KERF_SLOTS) " * " __stringify(KERF_SLOT_SIZE) ", 0xcc\n"
     ".size kerf_pool, . - kerf_pool\n"
     ".popsection\n");
-extern u8 kerf_pool[];
 
 /* Whose each slot is. Guarded by kerf_mutex; read by the stopped machine and by whoever runs in the slot. */
-static const struct kerf_location *owners[KERF_SLOTS];
+const struct kerf_location *kerf_pool_owners[KERF_SLOTS];
 
 unsigned long kerf_pool_address(int slot)
 {
@@ -33,7 +33,7 @@ int kerf_pool_slot_of(unsigned long addr)
 
 const struct kerf_location *kerf_pool_location(int slot)
 {
-	return owners[slot];
+	return kerf_pool_owners[slot];
 }
 
 /*
@@ -42,7 +42,7 @@ const struct kerf_location *kerf_pool_location(int slot)
  */
 bool kerf_pool_lowered(int slot, unsigned long addr)
 {
-	const struct kerf_location *loc = owners[slot];
+	const struct kerf_location *loc = kerf_pool_owners[slot];
 	unsigned long at = addr - kerf_pool_address(slot);
 	unsigned int n;
 
@@ -60,9 +60,9 @@ int kerf_pool_take(const struct kerf_location *loc)
 	int slot;
 
 	for (slot = 0; slot < KERF_SLOTS; slot++) {
-		if (owners[slot])
+		if (kerf_pool_owners[slot])
 			continue;
-		owners[slot] = loc;
+		kerf_pool_owners[slot] = loc;
 		return slot;
 	}
 	return -ENOSPC;
@@ -75,7 +75,7 @@ int kerf_pool_take(const struct kerf_location *loc)
  */
 void kerf_pool_release(int slot)
 {
-	owners[slot] = NULL;
+	kerf_pool_owners[slot] = NULL;
 }
 
 unsigned int kerf_pool_used(void)
@@ -84,7 +84,7 @@ unsigned int kerf_pool_used(void)
 	int slot;
 
 	for (slot = 0; slot < KERF_SLOTS; slot++)
-		used += !!owners[slot];
+		used += !!kerf_pool_owners[slot];
 	return used;
 }
 

@@ -181,7 +181,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<Measured> {
     machine.plugin = Some(Plugin { file: library, arguments: plugin::arguments(&output) });
     machine.modules = [&module, &measured].map(|file| file.to_string_lossy().into_owned()).into();
     let names = POLICIES.iter().map(|(name, ..)| format!("{name}.o")).chain(["attach".to_owned()]);
-    machine.files.extend(names.map(|name| FileSpec { host: directory.join(&name), guest: format!("/{name}").into() }));
+    machine.files.extend(names.map(|name| FileSpec { host: directory.join(&name), guest: format!("/{name}") }));
     machine.timeout = Duration::from_secs(900);
     let script = script(offset(&measured)?);
     let profile = steps.need("operations that pass a constant, counted", || {

@@ -44,9 +44,9 @@ struct Insn {
     immediate: i32,
 }
 
-/// Helpers of programs of this type that take the context: tail_call, perf_event_output, get_stackid, override_return,
-/// get_stack, get_func_ip, get_attach_cookie. For all others what the first register still holds is not theirs.
-const TAKE_CONTEXT: [i32; 7] = [12, 25, 27, 58, 67, 173, 174];
+/// Helpers that may read registers of a context that they are given: tail_call, perf_event_output, get_stackid, get_stack. For
+/// most others what the first register still holds is not even theirs.
+const TAKE_CONTEXT: [i32; 4] = [12, 25, 27, 67];
 
 impl Insn {
     /// Whether a call may read through a context in the registers of arguments: a function of the policy's own may, a kernel

@@ -16,7 +16,7 @@ fn policy(constant: &str, arguments: &str, body: &str) -> String {
 #[test]
 fn what_cannot_be_loaded_is_refused_before_it_is_tried() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let gone = "the function's argument 2 is not held anywhere at";
+    let gone = "sample` is not held anywhere at cubictcp_acked+0x";
     for (name, source, code, words) in [
         ("compile", policy("BLK_MAX_REQUEST_COUNT", "", "xk_set(xk_ctx, nothing);"), 17, "compile.bpf.c:5:16: error:"),
         ("unknown", policy("BLK_MAX_REQUEST_COUNTS", "", ""), 13, "did you mean BLK_MAX_REQUEST_COUNT?"),

@@ -60,7 +60,7 @@ fn entry(span: &SafeSpan, program: i32, uses: &[Use]) -> Entry {
 
 /// The policy's program in the kernel.
 pub fn program() -> Result<Loaded, Box<dyn Error>> {
-    Ok(policy::load(&Object::read(Path::new("/values.bpf.o"))?)?)
+    Ok(policy::load(&Object::read(Path::new("/values.bpf.o"))?, "values")?)
 }
 
 /// The constant of the function span, with one decision for both uses.

@@ -140,9 +140,8 @@ static void prepare(struct kerf_location *loc)
 		mark->shift = 64 - mark->bits;
 		loc->plain = loc->plain && mark_plain(decider, mark);
 	}
-	/* Values without a policy and moved arguments go another way. */
-	loc->moved = arguments_moved(loc);
-	loc->asks = decider->prog && !loc->moved ? decider : NULL;
+	/* Values without a policy, and arguments that have to be moved, go another way. */
+	loc->asks = decider->prog && !arguments_moved(loc) ? decider : NULL;
 }
 
 /*
@@ -258,7 +257,7 @@ static noinline bool decide(const struct kerf_location *loc, struct pt_regs *reg
 	decider = entry->decider;
 	if (!decider || !decider->prog)
 		return fill_slowly(loc, entry->value, cells);
-	return loc->moved ? consult_with_arguments(decider, loc, regs, cells) : consult(decider, loc, regs, cells);
+	return consult_with_arguments(decider, loc, regs, cells);
 }
 
 /*

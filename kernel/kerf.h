@@ -116,7 +116,6 @@ struct kerf_location {
 	u8 code_len[KERF_INSNS_MAX];
 	u8 code[KERF_DETOUR_MAX];	/* replacement as sent, without the jump back */
 	u8 n_marks, n_arguments, n_lifted;
-	bool moved;			/* arguments are elsewhere than at the function's entry */
 	bool plain;			/* every number is a * V + b, for all permitted values */
 	struct kerf_decider *asks;	/* whom a trigger may ask at once, or NULL */
 	struct kerf_mark marks[KERF_MARKS_MAX];

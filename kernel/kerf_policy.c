@@ -140,9 +140,8 @@ static void prepare(struct kerf_location *loc)
 		mark->shift = 64 - mark->bits;
 		loc->plain = loc->plain && mark_plain(decider, mark);
 	}
-	/* Values without a policy, moved arguments and executions of several places go another way. */
-	loc->moved = arguments_moved(loc);
-	loc->asks = decider->prog && !loc->moved && loc->role == KERF_ALONE ? decider : NULL;
+	/* Values without a policy, arguments that have to be moved and executions of several places go another way. */
+	loc->asks = decider->prog && !arguments_moved(loc) && loc->role == KERF_ALONE ? decider : NULL;
 }
 
 /*
@@ -271,7 +270,7 @@ static bool fits(const struct kerf_location *loc, s64 value)
 static enum outcome consult_here(const struct kerf_decider *decider, const struct kerf_location *loc, struct pt_regs *regs,
 				 s64 *value)
 {
-	enum outcome outcome = loc->moved ? consult_with_arguments(decider, loc, regs, value) : consult(decider, regs, value);
+	enum outcome outcome = consult_with_arguments(decider, loc, regs, value);
 
 	return outcome == DECIDED && !fits(loc, *value) ? REFUSED : outcome;
 }

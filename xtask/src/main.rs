@@ -33,6 +33,9 @@ enum Word {
     /// The part of `bench switch` for the virtual machine.
     #[command(hide = true)]
     GuestSwitch(bench::switch::GuestSwitch),
+    /// The part of `bench transitions` for the virtual machine.
+    #[command(hide = true)]
+    GuestTransitions(bench::transitions::GuestTransitions),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Word::Bench(args) => args.run(),
         Word::GuestText(word) => word.run(),
         Word::GuestSwitch(args) => args.run(),
+        Word::GuestTransitions(args) => args.run(),
     };
     match result {
         Ok(code) => code,

@@ -4,6 +4,7 @@ mod constants;
 mod domain;
 mod headers;
 pub mod switch;
+pub mod transitions;
 
 use crate::workspace::Workspace;
 use anyhow::Context;
@@ -46,6 +47,8 @@ enum Name {
     Headers,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
     Switch,
+    /// Switch by task and globally while threads are inside, beside a livepatch of the same function.
+    Transitions,
 }
 
 /// What to measure.
@@ -81,6 +84,7 @@ impl BenchArgs {
                 ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
+            Name::Transitions => ("transitions", transitions::run(&workspace, self.first)?),
             Name::Switch => ("switch", switch::run(&workspace, self.first)?),
         };
         println!("\n{}", table(&result.rows));

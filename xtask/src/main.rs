@@ -36,6 +36,9 @@ enum Word {
     /// The part of `bench trigger` for the virtual machine.
     #[command(hide = true, subcommand)]
     GuestTrigger(bench::trigger::guest::TriggerWord),
+    /// The part of `bench transitions` for the virtual machine.
+    #[command(hide = true)]
+    GuestTransitions(bench::transitions::GuestTransitions),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Word::GuestText(word) => word.run(),
         Word::GuestSwitch(args) => args.run(),
         Word::GuestTrigger(word) => word.run(),
+        Word::GuestTransitions(args) => args.run(),
     };
     match result {
         Ok(code) => code,

@@ -5,6 +5,7 @@ mod domain;
 mod headers;
 mod spans;
 pub mod switch;
+pub mod transitions;
 pub mod trigger;
 
 use crate::workspace::Workspace;
@@ -50,6 +51,8 @@ enum Name {
     Spans,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
     Switch,
+    /// Switch by task and globally while threads are inside, beside a livepatch of the same function.
+    Transitions,
     /// Instructions that passing a constant costs more, by who decides on it.
     Trigger,
 }
@@ -87,6 +90,7 @@ impl BenchArgs {
                 ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
+            Name::Transitions => ("transitions", transitions::run(&workspace, self.first)?),
             Name::Spans => {
                 let (constants, only) = (self.first, self.only);
                 ("spans", spans::run(&workspace, &spans::Wanted { constants, only })?)

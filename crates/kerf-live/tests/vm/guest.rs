@@ -8,6 +8,7 @@ mod executions;
 mod kcore;
 mod known;
 mod owners;
+mod random;
 mod refusals;
 mod tools;
 mod transitions;
@@ -47,6 +48,8 @@ fn play(scenario: &str, count: u32) -> Outcome {
         "transitions" => transitions::many(count),
         "mixing" => endurance::mixing(count),
         "cycles" => endurance::cycles(count),
+        "random" => random::operations(count, 0x6b65_7266),
+        other if other.starts_with("random-writer-") => random::write_one(&other["random-writer-".len()..]),
         other => Err(format!("no scenario `{other}`").into()),
     }
 }

@@ -73,7 +73,7 @@ fn play(cpus: u32, preempt: &str, scenarios: &[String]) -> Result<(), libtest_mi
     let mut machine = bench().machine.clone();
     machine.cpus = cpus;
     // Probes come and go by the thousand there.
-    let probed = ["transitions", "inside", "cases"];
+    let probed = ["transitions", "inside", "cases", "random"];
     machine.in_turns = scenarios.iter().any(|scenario| probed.iter().any(|name| scenario.starts_with(name)));
     machine.append = vec![format!("preempt={preempt}")];
     machine.timeout = Duration::from_secs(if long() { 3600 } else { 900 });
@@ -147,6 +147,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         trial("two_immediates_never_mix", 4, &["full"], &[counted("mixing", 300, 10_000)]),
         trial("threads_inside_keep_their_value", 2, &["none", "full"], &words("inside")),
         trial("transitions_and_what_comes_in_the_way", 4, &["full"], &words("cases")),
+        trial("random_operations_do_what_the_model_says", 2, &["full"], &[counted("random", 60, 1000)]),
         trial("one_decision_for_one_execution", 2, &["full"], &words("executions, late, crowd")),
         trial("transitions_never_mix", 4, &["full"], &[counted("transitions", 20, 2500)]),
         trial("cycles_under_load_leave_stock_text", 4, &["none", "full"], &[counted("cycles", 60, 2000)]),

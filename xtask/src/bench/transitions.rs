@@ -291,7 +291,7 @@ fn load(live: &mut Live, image: &Image, places: usize, repeats: usize) -> anyhow
     let (mut verified, mut written, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..repeats {
         let begin = Instant::now();
-        let loaded = policy::load(&object)?;
+        let loaded = policy::load(&object, "load-time")?;
         verified.push(milliseconds(begin));
         let mut transaction = Transaction::new(live.status()?.build_id);
         transaction.owner = "values".into();

@@ -379,7 +379,7 @@ impl<'a> Program<'a> {
 
 /// Whether a constant of an instruction looks like an address of the kernel, which moves when it starts.
 fn holds_address(insn: &Instruction) -> bool {
-    let linked = |n: u64| n >= 0xffff_ffff_8000_0000 && n < 0xffff_ffff_ff00_0000;
+    let linked = |n: u64| (0xffff_ffff_8000_0000..0xffff_ffff_ff00_0000).contains(&n);
     let immediates = (0..insn.op_count()).filter_map(|n| insn.try_immediate(n).ok());
     let displacement = (!insn.is_ip_rel_memory_operand()).then(|| insn.memory_displacement64());
     immediates.chain(displacement).any(linked)

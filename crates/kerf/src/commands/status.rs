@@ -219,7 +219,9 @@ location target=vmlinux at=blk_add_rq_to_plug+0x28/0x100 offset=0x650928 kind=im
         let entry = "entry id=A value=32 locations=1\n";
         let counts = "policy id=A program=7 hits=9 decided=4 kept=3 refused=2 missed=0 owner=plug\n";
         let head = SET.split("entry ").next().expect("lines before the entries");
-        let status = status::parse(&format!("{head}{entry}{counts}")).expect("the text is a status");
+        let place = SET.lines().find(|line| line.starts_with("location ")).expect("a location");
+        let place = place.replace("kind=immediate", "kind=decided");
+        let status = status::parse(&format!("{head}{entry}{counts}{place}\n")).expect("the text is a status");
         let text = sentences(&status, &|_| Some(32));
         assert!(text.contains("A: plug was asked 9 times: 4 decided, 3 kept, 2 refused, 0 missed"), "{text}");
         let object = object(&status, &|_| Some(32));

@@ -71,15 +71,38 @@ writeback() {
 	done
 }
 
-tcp() {
-	dd if=/dev/zero of=/tmp/big bs=1M count=8 2> /dev/null
+# FLOWS: transfers over the loopback interface
+serve() {
 	mkdir -p /tmp/www
-	mv /tmp/big /tmp/www/
+	dd if=/dev/zero of=/tmp/www/big bs=1M count=8 2> /dev/null
 	httpd -p 127.0.0.1:80 -h /tmp/www
 	echo go
-	for n in 1 2 3; do
+	n=0
+	while [ $n -lt "$1" ]; do
 		wget -q -O /dev/null http://127.0.0.1/big
+		n=$((n + 1))
 	done
+}
+
+tcp() {
+	serve 3
+}
+
+# DELAY…: packets of an ordinary size that take a while, and flows that know nothing of those before
+far() {
+	ip link set lo mtu 1500
+	echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save
+	tc qdisc add dev lo root netem limit 20000 delay "$@"
+}
+
+start() {
+	far 10ms
+	serve 4
+}
+
+loss() {
+	far 10ms 4ms loss 2%
+	serve 2
 }
 
 memory() {

@@ -16,14 +16,8 @@ pub struct Setup {
 impl Setup {
     /// Fetches and prepares what is missing; quick when nothing is.
     pub fn run(steps: &mut Steps) -> anyhow::Result<Self> {
+        install(steps, &[Need::Machines, Need::Modules, Need::Source, Need::Proofs, Need::Policies])?;
         let mut progress = |what: &str| println!("    {what}");
-        let needs = [Need::Machines, Need::Modules, Need::Source, Need::Proofs, Need::Policies];
-        let missing = host::missing(&needs);
-        let name = match missing.as_slice() {
-            [] => "packages on this host".to_owned(),
-            missing => format!("packages on this host: {} are missing", missing.join(", ")),
-        };
-        steps.need(&name, || host::install(&needs, &mut progress).context("install packages"))?;
         let cache = Cache::open_default().context("open the cache")?;
         let kernel = steps.need("the distribution's kernel and its headers", || {
             let kernel = kerf_lab::kernel(&cache, &mut progress).context("get the kernel")?;
@@ -36,4 +30,15 @@ impl Setup {
         let kernel = Kernel { source: Some(source), ..kernel };
         Ok(Setup { cache, kernel })
     }
+}
+
+/// Installs what is missing for these purposes, and says what.
+pub fn install(steps: &mut Steps, needs: &[Need]) -> anyhow::Result<()> {
+    let missing = host::missing(needs);
+    let name = match missing.as_slice() {
+        [] => "packages on this host".to_owned(),
+        missing => format!("packages on this host: {} are missing", missing.join(", ")),
+    };
+    let mut progress = |what: &str| println!("    {what}");
+    steps.need(&name, || host::install(needs, &mut progress).context("install packages"))
 }

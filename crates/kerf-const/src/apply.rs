@@ -172,10 +172,7 @@ pub fn transition_entry(
     choice: Choice,
     running: &Running,
 ) -> Result<kerf_live::Entry, ConstError> {
-    if entry.safe_spans.is_empty() {
-        let reason = "it was built without safe spans: build it again to switch it by task or globally".into();
-        return Err(ConstError::NotSettable { id: entry.label().into(), class: "proved".into(), reason });
-    }
+    has_safe_spans(entry)?;
     let target = target(entry, running)?;
     let mut live = assemble(&Job { entry, setting, choice, running, target: &target, decision: None })?;
     if is_stock(entry, setting)? {
@@ -189,12 +186,21 @@ pub fn transition_entry(
     Ok(live)
 }
 
+fn has_safe_spans(entry: &Entry) -> Result<(), ConstError> {
+    if !entry.safe_spans.is_empty() {
+        return Ok(());
+    }
+    let reason = "it was built without safe spans: build it again with `kerf const build`".into();
+    Err(ConstError::NotSettable { id: entry.label().into(), class: "proved".into(), reason })
+}
+
 /// Refuses a constant whose value is used more than once in one of its safe spans: a thread there could meet the old value and the
-/// new one. Entries that were built without safe spans are not refused.
+/// new one.
 ///
 /// # Errors
-/// [`ConstError::NotIndependent`], which names the safe span.
+/// [`ConstError::NotIndependent`], which names the safe span; [`ConstError::NotSettable`] for an entry without safe spans.
 pub fn check_independent(entry: &Entry) -> Result<(), ConstError> {
+    has_safe_spans(entry)?;
     let Some(span) = entry.safe_spans.iter().find(|span| !span.is_independent()) else { return Ok(()) };
     let at = span.entry.saturating_sub(span.function_offset);
     let why = format!(

@@ -117,6 +117,7 @@ pub fn validate(entry: &Entry) -> Result<(), ConstError> {
     if entry.spans.is_empty() || !entry.certifies(entry.value) {
         return Err(damaged("it is proved but has no span, or its domain lacks the deployed value".into()));
     }
+    check_safe_spans(entry).map_err(damaged)?;
     if entry.image.module.is_some() {
         // The bytes that a module has in memory are known only where it is loaded.
         return Ok(());
@@ -125,6 +126,31 @@ pub fn validate(entry: &Entry) -> Result<(), ConstError> {
     let stock = Setting::Value(entry.value);
     let live = apply::live_entry(entry, stock, Choice::Cheapest, &Running::default())?;
     if live.locations.is_empty() { Err(damaged("it has no location".into())) } else { Ok(()) }
+}
+
+/// What a switch relies on: ranges in order, an entry outside of them, and a safe span for each critical span.
+fn check_safe_spans(entry: &Entry) -> Result<(), String> {
+    for span in &entry.safe_spans {
+        let damaged = |why: &str| Err(format!("its safe span in {} {why}", span.function));
+        let in_order = span.ranges.windows(2).all(|pair| pair[0].1 < pair[1].0);
+        if !in_order || span.ranges.iter().any(|(start, end)| start >= end) {
+            return damaged("has ranges that are empty, overlap or are not in order");
+        }
+        if span.ranges.iter().any(|(start, end)| (*start..*end).contains(&span.entry)) {
+            return damaged("is entered in the middle of its ranges");
+        }
+        if span.critical.iter().any(|n| *n >= entry.spans.len()) {
+            return damaged("belongs to a critical span that is not there");
+        }
+        if !span.frames.is_empty() && span.frames.len() != span.critical.len() {
+            return damaged("has frames for another number of critical spans than it has");
+        }
+    }
+    let uncovered = |n: &usize| !entry.safe_spans.iter().any(|span| span.critical.contains(n));
+    match (0..entry.spans.len()).find(uncovered) {
+        Some(n) => Err(format!("its critical span in {} has no safe span", entry.spans[n].function)),
+        None => Ok(()),
+    }
 }
 
 /// Checks that an image holds the bytes that an entry says.

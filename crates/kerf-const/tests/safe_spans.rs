@@ -156,3 +156,14 @@ fn what_cannot_be_followed_widens_to_the_function() {
     assert!(span.escapes.iter().any(|e| e == "stored in shrink_control.nr_to_scan"), "{:?}", span.escapes);
     check(span, &entry(vec![batch]));
 }
+
+#[test]
+fn a_result_that_is_asked_for_twice_is_used_twice() {
+    // mov $imm, %eax: the interval of a poller that asks for it again before it goes on.
+    let interval = critical("edac_pci_get_poll_msec", &[0xb8]);
+    let spans = thin(vec![interval.clone()]);
+    let poller = spans.iter().find(|span| span.function == "edac_pci_workq_function").unwrap();
+    assert_eq!((&poller.critical[..], poller.widened.as_ref()), (&[0][..], None));
+    assert!(!poller.is_independent(), "{poller:#?}");
+    check(poller, &entry(vec![interval]));
+}

@@ -19,6 +19,8 @@ pub enum Need {
     Proofs,
     /// Compiling BPF programs.
     Policies,
+    /// Workloads of the benches over networks with delays.
+    Networks,
 }
 
 /// Programs and headers, by what must exist, and the Debian package that has it.
@@ -55,6 +57,7 @@ const POLICIES: &[(&str, &str)] = &[
     ("/usr/include/bpf/bpf_helpers.h", "libbpf-dev"),
     ("/usr/include/linux/bpf.h", "linux-libc-dev"),
 ];
+const NETWORKS: &[(&str, &str)] = &[("tc", "iproute2")];
 
 impl Need {
     fn items(self) -> Vec<(&'static str, &'static str)> {
@@ -64,6 +67,7 @@ impl Need {
             Need::Source => [MODULES, SOURCE].concat(),
             Need::Proofs => PROOFS.to_vec(),
             Need::Policies => POLICIES.to_vec(),
+            Need::Networks => NETWORKS.to_vec(),
         }
     }
 }
@@ -114,7 +118,7 @@ pub(crate) fn install_command(packages: impl AsRef<str>) -> String {
 /// The package that has this program.
 pub(crate) fn package_of(program: &str) -> Option<&'static str> {
     let name = Path::new(program).file_name()?.to_str()?;
-    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES].concat();
+    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES, NETWORKS].concat();
     all.into_iter().find(|(what, _)| *what == name).map(|(_, package)| package)
 }
 

@@ -69,12 +69,13 @@ fn json_has_everything() {
 
 #[test]
 fn a_panic_ends_the_run() {
-    let output = run(&[], "echo before; echo c > /proc/sysrq-trigger; sleep 100");
+    // More than a pipe and the lab's buffer hold, so that the first lines have left the guest when the kernel stops.
+    let output = run(&[], "echo before; head -c 300000 /dev/zero; echo c > /proc/sysrq-trigger; sleep 100");
     expect_code(&output, 70);
     let stderr = text(&output.stderr);
     assert!(stderr.contains("kerf: failed to run `sh -c"), "{stderr}");
     assert!(stderr.contains("sysrq triggered crash"), "{stderr}");
-    assert_eq!(output.stdout, b"before\n");
+    assert!(output.stdout.starts_with(b"before\n"), "{} bytes", output.stdout.len());
 }
 
 #[test]

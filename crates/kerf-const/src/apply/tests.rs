@@ -30,8 +30,8 @@ pub(crate) fn entry(name: &str, value: i128, domain: (i128, i128), spans: Vec<Sp
             module: None,
         },
         domain: vec![Interval { min: domain.0, max: domain.1 }],
+        safe_spans: (0..spans.len()).map(|n| safe_span(vec![n], false, 0x65_0925 + 0x40 * n as u64)).collect(),
         spans,
-        safe_spans: Vec::new(),
         units: vec!["block/x.c".into()],
         text: value.to_string(),
     }
@@ -426,7 +426,7 @@ fn safe_span(critical: Vec<usize>, repeated: bool, entry: u64) -> crate::entry::
         function: "blk_add_rq_to_plug".into(),
         function_offset: 0x65_0900,
         entry,
-        ranges: vec![(entry + 1, 0x65_0a00)],
+        ranges: vec![(entry + 1, entry + 0x20)],
         frames: critical.iter().map(|n| Some(16 + 8 * *n as u32)).collect(),
         critical,
         repeated,
@@ -437,7 +437,10 @@ fn safe_span(critical: Vec<usize>, repeated: bool, entry: u64) -> crate::entry::
 #[test]
 fn at_once_only_where_a_value_is_used_once() {
     let mut entry = plug_limit();
-    assert!(check_independent(&entry).is_ok(), "an entry of an older table");
+    assert!(check_independent(&entry).is_ok());
+    entry.safe_spans = Vec::new();
+    let error = check_independent(&entry).unwrap_err();
+    assert!(matches!(error, ConstError::NotSettable { .. }), "an entry of an older table: {error}");
     entry.safe_spans = vec![safe_span(vec![0], false, 0x65_0925)];
     assert!(check_independent(&entry).is_ok());
     entry.safe_spans = vec![safe_span(vec![0], true, 0x65_0925)];

@@ -46,12 +46,17 @@ fn other_files_are_refused() {
 fn an_entry_has_to_be_consistent() {
     validate(&plug_limit()).unwrap();
     type Damage = (&'static str, fn(&mut Entry));
-    let damages: [Damage; 6] = [
+    let damages: [Damage; 11] = [
         ("build id", |e| e.image.build_id = "xyz".into()),
         ("domain", |e| e.domain[0].min = 2000),
         ("value outside", |e| e.domain[0].max = 31),
         ("hidden spans", |e| e.spans.clear()),
         ("expression", |e| e.spans[0].iv[0].form = crate::form::Form::Affine { a: 2, b: 0 }),
+        ("entry inside", |e| e.safe_spans[0].entry = e.safe_spans[0].ranges[0].0),
+        ("empty range", |e| e.safe_spans[0].ranges[0].1 = e.safe_spans[0].ranges[0].0),
+        ("no such critical span", |e| e.safe_spans[0].critical.push(9)),
+        ("frames", |e| e.safe_spans[0].frames = vec![None; 9]),
+        ("hidden safe spans", |e| e.safe_spans.clear()),
         ("field", |e| e.spans[0].iv[0].field = Some((9, 1))),
     ];
     for (what, damage) in damages {

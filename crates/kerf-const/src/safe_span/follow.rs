@@ -1,6 +1,6 @@
 //! A value followed through functions: each is sliced with what carries the value into it, and its callers learn what comes out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -16,8 +16,8 @@ use super::program::{ARGUMENTS, Function, Program};
 const CALLEE_SAVE: &str = "paravirt_callee_save";
 /// Calls are followed so deep below the function of a critical span.
 const MOST_DEPTH: usize = 8;
-/// So many functions are sliced for one constant.
-const MOST_FUNCTIONS: usize = 600;
+/// So many times functions are sliced for one constant.
+const MOST_SLICES: usize = 1200;
 /// So many functions are searched for reads of one object below one call.
 const MOST_SEARCHED: usize = 200;
 
@@ -58,9 +58,38 @@ pub struct Follower<'a> {
     variables: &'a Variables,
     objects: RefCell<Vec<Known>>,
     summaries: RefCell<HashMap<(u64, Entering), Summary>>,
-    open: RefCell<Vec<u64>>,
+    open: RefCell<Vec<Open>>,
+    /// The outermost open call that an answer since then rests on.
+    outermost: Cell<usize>,
+    slices: Cell<usize>,
     pointing: RefCell<HashMap<u64, Rc<Pointing>>>,
     searched: RefCell<HashMap<(u64, u32), Reading>>,
+}
+
+/// A function that is being followed, and what is taken for its summary where it comes back to itself.
+struct Open {
+    key: (u64, Entering),
+    summary: Summary,
+    came_back: bool,
+}
+
+impl Open {
+    /// Takes in what has been found; whether that is more than was taken for it where it came back.
+    fn learn(&mut self, found: &Summary) -> bool {
+        let size = |s: &Summary| (s.objects.len(), s.escapes.len(), s.beyond.len());
+        let before = size(&self.summary);
+        self.summary.objects.extend(&found.objects);
+        self.summary.beyond.extend(&found.beyond);
+        self.summary.escapes.extend(found.escapes.iter().cloned());
+        self.summary.escapes.sort();
+        self.summary.escapes.dedup();
+        self.came_back && size(&self.summary) != before
+    }
+}
+
+/// Whether a call with these carriers is one with no more than those.
+fn within(these: &Entering, those: &Entering) -> bool {
+    these.0 & !those.0 == 0 && these.1.iter().all(|object| those.1.contains(object))
 }
 
 /// Whether a function, or one that it calls, reads an object.
@@ -83,6 +112,8 @@ impl<'a> Follower<'a> {
             objects: RefCell::default(),
             summaries: RefCell::default(),
             open: RefCell::default(),
+            outermost: Cell::new(usize::MAX),
+            slices: Cell::new(0),
             pointing: RefCell::default(),
             searched: RefCell::default(),
         }
@@ -157,23 +188,52 @@ impl<'a> Follower<'a> {
         if ENDS.contains(&function.name.as_str()) {
             return Summary { uses: true, ..Summary::default() };
         }
-        let place = || format!("{}: ", function.name);
-        if self.open.borrow().contains(&address) {
-            // A function that comes back to itself: whatever carries the value comes out again.
-            return Summary { uses: true, returned: true, ..Summary::default() };
+        if let Some(summary) = self.comes_back(&key) {
+            return summary;
         }
-        if self.open.borrow().len() >= MOST_DEPTH {
-            return lost(&(place() + "it goes through more calls than are followed"));
-        }
-        if self.summaries.borrow().len() >= MOST_FUNCTIONS {
-            return lost(&(place() + "it goes through more functions than are followed"));
-        }
-        self.open.borrow_mut().push(address);
-        let mut entry = Carriers::of_registers(entering.0);
-        entry.objects = entering.1.iter().copied().collect();
-        let summary = self.follow(&function, &Origin { entry, ..Origin::default() });
+        let why = if self.open.borrow().len() >= MOST_DEPTH {
+            "it goes through more calls than are followed"
+        } else if self.slices.get() >= MOST_SLICES {
+            "it goes through more functions than are followed"
+        } else {
+            return self.follow_call(&function, key);
+        };
+        lost(&format!("{}: {why}", function.name))
+    }
+
+    /// What is taken for the summary of a function that comes back to itself: the value comes out, and what else is known by now.
+    fn comes_back(&self, key: &(u64, Entering)) -> Option<Summary> {
+        let mut open = self.open.borrow_mut();
+        let n = open.iter().position(|open| open.key.0 == key.0 && within(&key.1, &open.key.1))?;
+        open[n].came_back = true;
+        self.outermost.set(self.outermost.get().min(n));
+        Some(open[n].summary.clone())
+    }
+
+    /// Follows a called function, until nothing more comes out of it where it comes back to itself. Only what rests on no
+    /// function that is still open is kept.
+    fn follow_call(&self, function: &Rc<Function>, key: (u64, Entering)) -> Summary {
+        let mut entry = Carriers::of_registers(key.1.0);
+        entry.objects = key.1.1.iter().copied().collect();
+        let origin = Origin { entry, ..Origin::default() };
+        let summary = Summary { uses: true, returned: true, ..Summary::default() };
+        let (position, outside) = (self.open.borrow().len(), self.outermost.replace(usize::MAX));
+        self.open.borrow_mut().push(Open { key: key.clone(), summary, came_back: false });
+        let summary = loop {
+            self.slices.set(self.slices.get() + 1);
+            let summary = self.follow(function, &origin);
+            let more = self.open.borrow_mut().last_mut().is_some_and(|open| open.learn(&summary));
+            if !more {
+                break summary;
+            }
+        };
         self.open.borrow_mut().pop();
-        self.summaries.borrow_mut().insert(key, summary.clone());
+        if self.outermost.get() >= position {
+            self.summaries.borrow_mut().insert(key, summary.clone());
+            self.outermost.set(outside);
+        } else {
+            self.outermost.set(outside.min(self.outermost.get()));
+        }
         summary
     }
 

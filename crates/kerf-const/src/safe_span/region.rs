@@ -141,8 +141,13 @@ impl<'a> Graph<'a> {
         exits
     }
 
+    /// Whether one execution can take the value more than once: at two places, or at one that it comes back to.
+    pub fn uses_twice(&self, starts: &BTreeSet<u64>, nodes: &BTreeSet<u64>) -> bool {
+        starts.len() > 1 || starts.iter().any(|start| self.repeats(*start, nodes))
+    }
+
     /// Whether an instruction can be reached again from itself without leaving.
-    pub fn repeats(&self, ip: u64, nodes: &BTreeSet<u64>) -> bool {
+    fn repeats(&self, ip: u64, nodes: &BTreeSet<u64>) -> bool {
         let inside = |next: &u64| nodes.contains(next);
         let first: Vec<u64> = self.successors(ip).iter().copied().filter(inside).collect();
         let behind = self.reach(first, |ip| self.successors(ip).iter().copied().filter(inside).collect());
@@ -292,6 +297,9 @@ mod tests {
         assert_eq!(positions(&ips, &nodes), [3, 4, 5, 6, 7]);
         assert_eq!(positions(&ips, &graph.exits(entry, &nodes, &BTreeSet::new())), [8]);
         assert!(!graph.repeats(ips[3], &nodes));
+        // Two calls that bring the value in, of which one way passes one: told apart by nothing.
+        assert!(graph.uses_twice(&BTreeSet::from([ips[3], ips[6]]), &nodes));
+        assert!(!graph.uses_twice(&BTreeSet::from([ips[3]]), &nodes));
     }
 
     #[test]

@@ -49,6 +49,8 @@ impl Analysis for ThinSlices {
 struct Found {
     pieces: Vec<(Piece, BTreeSet<usize>)>,
     summaries: Vec<Rc<Summary>>,
+    /// Where the value comes into it: windows of critical spans, and calls whose result carries it.
+    starts: BTreeSet<u64>,
     widened: Option<String>,
     beyond: BTreeSet<u64>,
 }
@@ -98,6 +100,7 @@ impl Job<'_> {
         }
         let found = self.found.entry(function.body.entry).or_default();
         found.pieces.push((piece, BTreeSet::from([n])));
+        found.starts.insert(begin);
         found.beyond.extend(&summary.beyond);
         found.summaries.push(summary);
         found.widened = found.widened.take().or(widened);
@@ -164,16 +167,14 @@ impl Job<'_> {
         let whole = found.widened.as_ref().filter(|_| piece.begins.contains(&function.begin));
         let below: u32 = summaries.iter().map(|s| s.instructions - s.slice.inside.len() as u32).sum();
         let leaves: BTreeSet<u64> = summaries.iter().flat_map(|s| s.slice.leaves.iter().copied()).collect();
-        let starts = critical.iter().filter_map(|n| self.start(*n)).filter(|ip| function.body.code.contains_key(ip));
-        let calls = piece.begins.iter().copied().filter(|ip| *ip != function.begin);
-        let repeats = starts.chain(calls).any(|begin| graph.repeats(begin, &nodes));
+        let starts = found.starts.iter().copied().filter(|ip| *ip == entry || nodes.contains(ip)).collect();
         SafeSpan {
             function: function.name.clone(),
             function_offset: offset(function.body.entry),
             entry: offset(entry),
             ranges: super::program::joined(ranges.into_iter()).iter().map(|(a, b)| (offset(*a), offset(*b))).collect(),
             exits: graph.exits(entry, &nodes, &leaves).into_iter().map(offset).collect(),
-            repeated: critical.len() > 1 || repeats,
+            repeated: critical.len() > 1 || graph.uses_twice(&starts, &nodes),
             frames: critical.iter().map(|n| self.frame(function, *n)).collect(),
             begin: self.begin(function, entry, &critical),
             critical: critical.into_iter().collect(),

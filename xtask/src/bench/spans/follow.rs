@@ -28,6 +28,9 @@ pub(super) struct Workload {
     disk_mib: Option<u64>,
 }
 
+/// Programs of the host that the script uses beside busybox.
+const PROGRAMS: [&str; 1] = ["/usr/sbin/tc"];
+
 const fn workload_named(name: &'static str, modules: &'static [&'static str], disk_mib: Option<u64>) -> Workload {
     Workload { name, modules, disk_mib }
 }
@@ -39,6 +42,8 @@ const QUEUE: Workload = workload_named("queue", &["null_blk nr_devices=0"], None
 const SHRINK: Workload = workload_named("shrink", &["crc32c_generic", "ext4"], Some(8));
 const WRITEBACK: Workload = workload_named("writeback", &["crc32c_generic", "ext4"], Some(64));
 const TCP: Workload = workload_named("tcp", &[], None);
+const START: Workload = workload_named("start", &["sch_netem"], None);
+const LOSS: Workload = workload_named("loss", &["sch_netem"], None);
 const MEMORY: Workload = workload_named("memory", &[], None);
 
 /// Which workload reaches which constant of the list.
@@ -53,10 +58,10 @@ const REACHED: &[(&str, Workload)] = &[
     ("MEMCG_CHARGE_BATCH", MEMORY),
     ("TCP_RTO_MIN", TCP),
     ("TCP_TIMEOUT_INIT", TCP),
-    ("HYSTART_DELAY_MIN", TCP),
-    ("HYSTART_DELAY_MAX", TCP),
-    ("net/ipv4/tcp_cubic.c~delay_min >> 3~3", TCP),
-    ("net/ipv4/tcp_recovery.c~tcp_min_rtt(tp) >> 2~2", TCP),
+    ("HYSTART_DELAY_MIN", START),
+    ("HYSTART_DELAY_MAX", START),
+    ("net/ipv4/tcp_cubic.c~delay_min >> 3~3", START),
+    ("net/ipv4/tcp_recovery.c~tcp_min_rtt(tp) >> 2~2", LOSS),
 ];
 
 /// The workload that reaches a constant, if there is one.
@@ -69,6 +74,7 @@ pub(super) fn machine(setup: &Setup, kerf: &Path, workload: Workload) -> Machine
     let mut machine = Machine::new(&setup.cache, setup.kernel.clone(), kerf);
     machine.modules = workload.modules.iter().map(|module| (*module).to_owned()).collect();
     machine.disk_mib = workload.disk_mib;
+    machine.files = PROGRAMS.map(|program| FileSpec { host: program.into(), guest: program.into() }).to_vec();
     machine.timeout = TIMEOUT;
     machine
 }

@@ -5,7 +5,7 @@ mod follow;
 
 use super::constants::{self, list};
 use super::{Measured, Row, median};
-use crate::setup::Setup;
+use crate::setup::{self, Setup};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 use anyhow::{Context, ensure};
@@ -16,6 +16,7 @@ use kerf_const::safe_span::{Analysis as _, ThinSlices};
 use kerf_const::site::Query;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
+use kerf_lab::host::Need;
 use std::time::Instant;
 
 /// What the papers' authors found for the constants that they looked at (*Xkernel*): instructions in the middle one.
@@ -39,6 +40,7 @@ pub struct Wanted {
 pub fn run(workspace: &Workspace, wanted: &Wanted) -> anyhow::Result<Measured> {
     let mut steps = Steps::new();
     let setup = Setup::run(&mut steps)?;
+    setup::install(&mut steps, &[Need::Networks])?;
     let kerf = steps.need("the kerf program", || workspace.build_kerf())?;
     let source = setup.kernel.source.as_deref().context("find the kernel's source")?;
     let tree = Tree::open(source)?;

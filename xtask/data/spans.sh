@@ -88,11 +88,11 @@ tcp() {
 	serve 3
 }
 
-# DELAY…: packets of an ordinary size that take a while, and flows that know nothing of those before
+# DELAY…: packets of an ordinary size that take a while, and flows that know nothing of those before. busybox has a tc of its own.
 far() {
 	ip link set lo mtu 1500
 	echo 1 > /proc/sys/net/ipv4/tcp_no_metrics_save
-	tc qdisc add dev lo root netem limit 20000 delay "$@"
+	/usr/sbin/tc qdisc add dev lo root netem limit 20000 delay "$@"
 }
 
 start() {

@@ -186,7 +186,11 @@ pub fn transition_entry(
     Ok(live)
 }
 
-fn has_safe_spans(entry: &Entry) -> Result<(), ConstError> {
+/// Refuses an entry of which no safe span is known, as an older version of this program wrote them.
+///
+/// # Errors
+/// [`ConstError::NotSettable`].
+pub fn has_safe_spans(entry: &Entry) -> Result<(), ConstError> {
     if !entry.safe_spans.is_empty() {
         return Ok(());
     }

@@ -25,7 +25,10 @@ fn baggage() -> &'static Baggage {
     static BAGGAGE: OnceLock<Baggage> = OnceLock::new();
     BAGGAGE.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let table = common::table(dir.path(), &["BLK_MAX_REQUEST_COUNT", "MAX_SOFTIRQ_RESTART", "SHRINK_BATCH"]);
+        let table = common::table(
+            dir.path(),
+            &["BLK_MAX_REQUEST_COUNT", "MAX_SOFTIRQ_RESTART", "SHRINK_BATCH", "BLK_MQ_CPU_WORK_BATCH"],
+        );
         let module = common::module(dir.path());
         let foreign = foreign_module(dir.path());
         Baggage { _dir: dir, table, module, foreign }
@@ -100,6 +103,10 @@ const WORDS: Words = &[
     ("kerf const set BLK_MAX_REQUEST_COUNT 32 --mode task --timeout 5", 0, "8 → 32 (stock)"),
     ("kerf const unset MAX_SOFTIRQ_RESTART --mode global --json", 0, "\"mode\": \"global\""),
     ("kerf const unset --all --mode task", 2, "cannot be used with"),
+    ("kerf const set BLK_MQ_CPU_WORK_BATCH 4 --mode immediate", 18, "BLK_MQ_CPU_WORK_BATCH cannot be switched for "),
+    ("kerf const set BLK_MQ_CPU_WORK_BATCH 4", 0, "switched task by task in "),
+    ("kerf const unset BLK_MQ_CPU_WORK_BATCH --mode immediate", 18, "BLK_MQ_CPU_WORK_BATCH cannot be switched for "),
+    ("kerf const unset BLK_MQ_CPU_WORK_BATCH", 0, "switched task by task in "),
     ("kerf status", 0, "nothing is set"),
     ("kerf const set BLK_MAX_REQUEST_COUNT 4", 0, "switched "),
     ("mv /var/lib/kerf/scope.db /elsewhere", 0, ""),

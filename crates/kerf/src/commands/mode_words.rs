@@ -71,6 +71,7 @@ pub fn active_rows(table: anyhow::Result<Table>, ids: &[String]) -> anyhow::Resu
             _ => (id.as_str(), None),
         };
         let entry = find_running(&table, &build, name)?;
+        apply::has_safe_spans(&entry)?;
         let setting = apply::stock(&entry, index)?;
         Ok((entry, setting))
     };

@@ -1,8 +1,9 @@
-//! What a person types in this repository: `cargo xtask demo|test|bench`.
+//! What a person types in this repository: `cargo xtask demo|test|bench|install`.
 
 mod bench;
 mod demo;
 mod guest;
+mod install;
 mod machine;
 mod setup;
 mod steps;
@@ -27,6 +28,8 @@ enum Word {
     Test(test::TestArgs),
     /// Measure something: prints a table and writes target/bench/NAME.json.
     Bench(bench::BenchArgs),
+    /// Put the program, its unit, man pages and completions below a directory, as a package would.
+    Install(install::InstallArgs),
     /// The running kernel's text; for use in a virtual machine.
     #[command(hide = true, subcommand)]
     GuestText(guest::TextWord),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Word::Demo => demo::run(),
         Word::Test(args) => args.run(),
         Word::Bench(args) => args.run(),
+        Word::Install(args) => args.run(),
         Word::GuestText(word) => word.run(),
         Word::GuestSwitch(args) => args.run(),
         Word::GuestTrigger(word) => word.run(),

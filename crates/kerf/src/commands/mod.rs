@@ -10,10 +10,12 @@ mod const_unset;
 mod const_verify;
 mod const_words;
 mod doctor;
+mod generate;
 pub mod init;
 mod lab;
 mod mode_words;
 mod module;
+mod off;
 mod policy_check;
 mod policy_load;
 mod policy_new;
@@ -42,6 +44,9 @@ enum Command {
     Policy(policy_words::PolicyCommand),
     /// What is set in the running kernel, and whether it is in force everywhere.
     Status(status::StatusArgs),
+    /// Everything stock again, and the kernel module gone.
+    #[command(after_help = off::EXAMPLES)]
+    Off(off::OffArgs),
     /// What this machine can do, and how to mend what is missing.
     Doctor(doctor::DoctorArgs),
     /// The kernel module that changes the running kernel.
@@ -50,6 +55,9 @@ enum Command {
     /// Virtual machines that boot the distribution's kernel and run a command in it.
     #[command(subcommand)]
     Lab(lab::LabCommand),
+    /// Man pages and shell completions, for who packages this program.
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
     /// The first process of a lab machine; useless elsewhere.
     #[command(hide = true)]
     LabInit,
@@ -62,7 +70,9 @@ impl Cli {
             Command::Const(command) => command.run(),
             Command::Policy(command) => command.run(),
             Command::Status(args) => args.run(),
+            Command::Off(args) => args.run(),
             Command::Doctor(args) => args.run(),
+            Command::Generate(args) => args.run(),
             Command::Module(command) => command.run(),
             Command::Lab(command) => command.run(),
             Command::LabInit => init::run(),

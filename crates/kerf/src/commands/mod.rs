@@ -20,6 +20,10 @@ mod policy_new;
 mod policy_unload;
 mod policy_words;
 mod status;
+mod try_metric;
+mod try_told;
+mod try_turns;
+mod try_values;
 
 use clap::{Parser, Subcommand};
 
@@ -40,6 +44,9 @@ enum Command {
     /// Policies: BPF programs that decide on constants, thread by thread and call by call.
     #[command(subcommand)]
     Policy(policy_words::PolicyCommand),
+    /// Whether values are better: measure with each of them in turn and compare.
+    #[command(after_help = try_values::EXAMPLES)]
+    Try(try_values::TryArgs),
     /// What is set in the running kernel, and whether it is in force everywhere.
     Status(status::StatusArgs),
     /// What this machine can do, and how to mend what is missing.
@@ -61,6 +68,7 @@ impl Cli {
         match self.command {
             Command::Const(command) => command.run(),
             Command::Policy(command) => command.run(),
+            Command::Try(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Module(command) => command.run(),

@@ -4,6 +4,7 @@ use kerf_const::ConstError;
 use kerf_lab::LabError;
 use kerf_live::LiveError;
 use kerf_live::policy::PolicyError;
+use kerf_trial::TrialError;
 
 /// What the process tells its caller.
 ///
@@ -14,6 +15,8 @@ use kerf_live::policy::PolicyError;
 pub enum ExitCode {
     /// The operation failed, for a reason that has no code of its own.
     Failed = 1,
+    /// The command line is wrong in a way that shows only later; else clap ends the program with this code.
+    Usage = 2,
     /// The words name no constant: an unknown name, a wrong line, a value that is not there, a malformed value.
     NotFound = 10,
     /// The value is not certified, or has no place in the code.
@@ -54,6 +57,10 @@ pub enum ExitCode {
     Partial = 30,
     /// `kerf doctor`: `kerf const set` is not possible here.
     Unfit = 31,
+    /// `kerf try`: the metric failed, or printed no number.
+    Metric = 40,
+    /// `kerf try`: a value did not stay in force during a run.
+    Disturbed = 41,
     /// The lab could not be set up: a file, a tool or the machine's description is at fault.
     LabSetup = 64,
     /// Packages are missing on this host; the message has the command that installs them.
@@ -74,6 +81,8 @@ pub enum ExitCode {
     Timeout = 73,
     /// The guest went away without a result.
     NoResult = 74,
+    /// `kerf try`: a signal ended it, and everything was put back.
+    Interrupted = 130,
 }
 
 impl ExitCode {
@@ -87,7 +96,18 @@ impl ExitCode {
         let constant = || cause.downcast_ref::<ConstError>().map(Self::of_const);
         let live = || cause.downcast_ref::<LiveError>().map(Self::of_live);
         let policy = || cause.downcast_ref::<PolicyError>().map(|_| ExitCode::Policy);
-        lab().or_else(constant).or_else(live).or_else(policy)
+        let trial = || cause.downcast_ref::<TrialError>().map(Self::of_trial);
+        lab().or_else(constant).or_else(live).or_else(policy).or_else(trial)
+    }
+
+    fn of_trial(error: &TrialError) -> Self {
+        match error {
+            TrialError::BadPattern { .. } | TrialError::TooFewRounds { .. } => ExitCode::Usage,
+            TrialError::NoNumber { .. } | TrialError::Metric { .. } => ExitCode::Metric,
+            TrialError::Disturbed { .. } => ExitCode::Disturbed,
+            TrialError::Interrupted { .. } => ExitCode::Interrupted,
+            _ => ExitCode::Failed,
+        }
     }
 
     fn of_const(error: &ConstError) -> Self {

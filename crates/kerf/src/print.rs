@@ -68,7 +68,8 @@ fn painted(paint: Paint, text: &str) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")
 }
 
-/// A spinner on a terminal, from when the work has taken two seconds until it is dropped.
+/// A sign of life on a terminal, from when the work has taken two seconds until it is dropped: a spinner, or a bar where it is
+/// known how much there is to do.
 pub struct Spinner {
     bar: ProgressBar,
     done: Arc<AtomicBool>,
@@ -77,8 +78,22 @@ pub struct Spinner {
 impl Spinner {
     /// Starts waiting. `what` says what is done.
     pub fn start(what: &str) -> Spinner {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        Spinner::show(what, None, "{spinner} {msg} ({elapsed})")
+    }
+
+    /// Starts waiting for so many steps.
+    pub fn steps(what: &str, steps: usize) -> Spinner {
+        Spinner::show(what, Some(steps as u64), "{msg} {bar:30} {pos} of {len} ({eta} left)")
+    }
+
+    /// One of the steps is done.
+    pub fn step(&self) {
+        self.bar.inc(1);
+    }
+
+    fn show(what: &str, steps: Option<u64>, template: &str) -> Spinner {
+        let bar = ProgressBar::with_draw_target(steps, ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.set_message(what.to_owned());

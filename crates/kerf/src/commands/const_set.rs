@@ -8,6 +8,7 @@ use kerf_const::entry::{Entry, Interval};
 use kerf_const::table::Table;
 use kerf_live::{Change, Live, LiveError, Mode, Status, Transaction};
 
+use super::const_build::FromArgs;
 use super::const_words::{TableArgs, find_running, parse_value};
 use super::mode_words::{self, ModeArgs};
 use crate::running_text::with_running;
@@ -41,7 +42,7 @@ pub struct SetArgs {
     #[command(flatten)]
     table: TableArgs,
     #[command(flatten)]
-    from: super::const_build::FromArgs,
+    from: FromArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -57,9 +58,9 @@ enum PlacementWord {
 }
 
 /// One wish: an entry and what it should have.
-struct Wish {
-    entry: Entry,
-    setting: Setting,
+pub struct Wish {
+    pub entry: Entry,
+    pub setting: Setting,
 }
 
 /// One line of the result.
@@ -87,8 +88,8 @@ impl SetArgs {
         }
         let table = self.table.open()?;
         let build = running::build_id()?;
-        let wishes: Vec<Wish> =
-            pairs.iter().map(|(id, value)| self.wish(&table, &build, id, *value)).collect::<anyhow::Result<_>>()?;
+        let wish = |(id, value): &(String, i128)| SetArgs::wish(&self.from, &table, &build, id, *value);
+        let wishes: Vec<Wish> = pairs.iter().map(wish).collect::<anyhow::Result<_>>()?;
         let mut live = Live::open()?;
         let status = live.status()?;
         let mode = self.mode.choose(wishes.iter().map(|w| &w.entry))?;
@@ -108,7 +109,8 @@ impl SetArgs {
         Ok(0)
     }
 
-    fn wish(&self, table: &Table, build: &str, id: &str, value: i128) -> anyhow::Result<Wish> {
+    /// The entry of the running kernel that words name, and the value, which is certified, or compiled and compared.
+    pub fn wish(from: &FromArgs, table: &Table, build: &str, id: &str, value: i128) -> anyhow::Result<Wish> {
         let (name, index) = match id.rsplit_once('@').map(|(name, n)| (name, n.parse::<usize>())) {
             Some((name, Ok(index))) => (name, Some(index)),
             _ => (id, None),
@@ -119,18 +121,18 @@ impl SetArgs {
             Some(index) => Setting::Derived { index, number: value },
         };
         if let Err(error) = apply::check(&entry, setting) {
-            self.certify(&mut entry, setting, error)?;
+            SetArgs::certify(from, &mut entry, setting, error)?;
             apply::check(&entry, setting)?;
         }
         Ok(Wish { entry, setting })
     }
 
     /// A value outside the domain is compiled and compared, if the source is there; then it counts as certified.
-    fn certify(&self, entry: &mut Entry, setting: Setting, error: ConstError) -> anyhow::Result<()> {
+    fn certify(from: &FromArgs, entry: &mut Entry, setting: Setting, error: ConstError) -> anyhow::Result<()> {
         let (ConstError::OutsideDomain { id, value, why }, Setting::Value(wanted)) = (&error, setting) else {
             return Err(error.into());
         };
-        let opened = self.from.open().map_err(|missing| ConstError::OutsideDomain {
+        let opened = from.open().map_err(|missing| ConstError::OutsideDomain {
             id: id.clone(),
             value: *value,
             why: format!("{why}; others are compiled and compared first, for which the source is missing: {missing:#}"),
@@ -181,7 +183,7 @@ impl SetArgs {
 
 impl Wish {
     /// The stock value and the wanted one, for display.
-    fn values(&self) -> anyhow::Result<(i64, i64)> {
+    pub fn values(&self) -> anyhow::Result<(i64, i64)> {
         let (stock, to) = match self.setting {
             Setting::Value(value) => (self.entry.value, value),
             Setting::Derived { index, number } => {
@@ -193,7 +195,8 @@ impl Wish {
         Ok((narrow(stock), narrow(to)))
     }
 
-    fn live(&self, choice: Choice, status: &Status, mode: Mode) -> anyhow::Result<kerf_live::Entry> {
+    /// What the module is asked to give the entry this value.
+    pub fn live(&self, choice: Choice, status: &Status, mode: Mode) -> anyhow::Result<kerf_live::Entry> {
         let make = |running: &apply::Running| match mode {
             Mode::Immediate => apply::live_entry(&self.entry, self.setting, choice, running),
             Mode::Task | Mode::Global => apply::transition_entry(&self.entry, self.setting, choice, running),

@@ -73,6 +73,11 @@ impl TableArgs {
         Ok(self.table.clone().map_or_else(table::default_path, Ok)?)
     }
 
+    /// The option as it was typed, with a space before it, for a command that is suggested; empty if it was not.
+    pub fn typed(&self) -> String {
+        self.table.as_ref().map(|table| format!(" --table {}", table.display())).unwrap_or_default()
+    }
+
     /// The table, which must be there.
     pub fn open(&self) -> anyhow::Result<Table> {
         Ok(Table::open(&self.path()?)?)

@@ -22,6 +22,10 @@ mod policy_new;
 mod policy_unload;
 mod policy_words;
 mod status;
+mod try_metric;
+mod try_told;
+mod try_turns;
+mod try_values;
 
 use clap::{Parser, Subcommand};
 
@@ -42,6 +46,9 @@ enum Command {
     /// Policies: BPF programs that decide on constants, thread by thread and call by call.
     #[command(subcommand)]
     Policy(policy_words::PolicyCommand),
+    /// Whether values are better: measure with each of them in turn and compare.
+    #[command(after_help = try_values::EXAMPLES)]
+    Try(try_values::TryArgs),
     /// What is set in the running kernel, and whether it is in force everywhere.
     Status(status::StatusArgs),
     /// Everything stock again, and the kernel module gone.
@@ -69,6 +76,7 @@ impl Cli {
         match self.command {
             Command::Const(command) => command.run(),
             Command::Policy(command) => command.run(),
+            Command::Try(args) => args.run(),
             Command::Status(args) => args.run(),
             Command::Off(args) => args.run(),
             Command::Doctor(args) => args.run(),

@@ -13,7 +13,7 @@ struct task_struct;
 struct pt_regs;
 struct seq_file;
 
-#define KERF_PROTOCOL		4
+#define KERF_PROTOCOL		5
 #define KERF_RECORD_MAX		(1U << 20)
 #define KERF_ID_MAX		160
 #define KERF_LOCATIONS_MAX	256
@@ -22,11 +22,13 @@ struct seq_file;
 #define KERF_TARGETS_MAX	32
 #define KERF_OPERATIONS_MAX	256
 #define KERF_TIMEOUT_MAX_MS	60000
+#define KERF_PAUSE_MAX_MS	86400000
 #define KERF_WINDOW_MAX		32
 #define KERF_INSNS_MAX		12
 #define KERF_CODE_MAX		24	/* bytes in the place of one instruction */
 #define KERF_DETOUR_MAX		123	/* bytes of a detour as sent */
 #define KERF_OWNER_MAX		64
+#define KERF_NOTE_MAX		200	/* why something was set */
 #define KERF_HOLD_MAX		64	/* files */
 #define KERF_DOMAIN_MAX		256	/* intervals */
 #define KERF_FORMS_MAX		8
@@ -149,6 +151,14 @@ struct kerf_safe_span {
 	unsigned long *exits;		/* where it is left */
 };
 
+/* What an operator permits while a constant is set. kerf_guard.c */
+struct kerf_guard {
+	bool given;
+	s64 stock, min, max;
+	u64 step;			/* how far one change may go; 0: any way */
+	u32 pause_ms;			/* how soon the next one may come */
+};
+
 struct kerf_entry {
 	struct list_head node;
 	char id[KERF_ID_MAX + 1];
@@ -162,6 +172,11 @@ struct kerf_entry {
 	struct kerf_between *between;
 	struct kerf_safe_span *spans;
 	struct kerf_entry *old;		/* what it replaces, while a transition runs; NULL: the stock value */
+	struct kerf_guard guard;
+	u64 since, since_boot;		/* when it came into force: of the wall clock, and since the boot, in ns */
+	pid_t pid;			/* of who set it */
+	uid_t login;			/* and as whom that one had logged in */
+	char note[KERF_NOTE_MAX + 1];
 };
 
 /* A window that a transaction writes. */
@@ -182,6 +197,7 @@ struct kerf_hold {
 struct kerf_txn {
 	bool dry_run, unset_all, replace;
 	char owner[KERF_OWNER_MAX + 1];	/* of what is set */
+	char note[KERF_NOTE_MAX + 1];	/* why, for who reads the state */
 	char drop[KERF_OWNER_MAX + 1];	/* all that belongs to this one is unset */
 	struct kerf_hold *hold;
 	enum kerf_mode mode;
@@ -221,6 +237,11 @@ bool kerf_execution_begin(struct kerf_executions *all, unsigned long frame, bool
 bool kerf_execution_find(struct kerf_executions *all, unsigned long frame, bool *decided, s64 *value);
 void kerf_execution_live(struct kerf_kept_stack *own, unsigned long frame);
 void kerf_execution_visit(struct task_struct *task, struct kerf_executions *all);
+
+/* kerf_guard.c */
+int kerf_guard_check(struct kerf_txn *txn);
+void kerf_guard_begin(struct kerf_entry *entry, const struct kerf_txn *txn);
+void kerf_guard_show(struct seq_file *m, const struct kerf_entry *entry);
 
 /* kerf_enter.S */
 void kerf_enter(void);

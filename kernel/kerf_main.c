@@ -74,6 +74,7 @@ static int show(struct seq_file *m, void *unused)
 	list_for_each_entry(entry, &kerf_entries, node) {
 		seq_printf(m, "entry id=%s value=%lld locations=%u between=%u\n", entry->id, entry->value,
 			   entry->n_locations, entry->n_between);
+		kerf_guard_show(m, entry);
 		if (entry->owner[0])
 			kerf_decider_show(m, entry);
 		for (i = 0; i < entry->n_locations; i++)

@@ -338,7 +338,7 @@ void kerf_merge_ranges(struct kerf_range *ranges, unsigned int *n)
 /* Who leaves for what comes, and whether they may. Once for a transaction. */
 int kerf_plan_check(struct kerf_txn *txn)
 {
-	return allocate(txn) ?: mark_leaving(txn) ?: check_conflicts(txn) ?: check_transition(txn);
+	return allocate(txn) ?: mark_leaving(txn) ?: kerf_guard_check(txn) ?: check_conflicts(txn) ?: check_transition(txn);
 }
 
 /*

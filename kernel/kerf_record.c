@@ -9,7 +9,7 @@
 
 #define KERF_MAGIC "KERFTXN1"
 enum { FLAG_DRY_RUN = 1, FLAG_UNSET_ALL = 2, FLAG_REPLACE = 4, FLAG_MODE_SHIFT = 8, FLAG_KNOWN = 0x307 };
-enum { OP_SET = 1, OP_UNSET = 2, OP_POLICY = 3, OP_DROP = 4, OP_HOLD = 5 };
+enum { OP_SET = 1, OP_UNSET = 2, OP_POLICY = 3, OP_DROP = 4, OP_HOLD = 5, OP_GUARD = 6 };
 
 struct reader {
 	const u8 *data;
@@ -65,6 +65,19 @@ static int text(struct reader *r, char *to, size_t n)
 	for (i = 0; i < n; i++)
 		if (r->short_read || !isascii(to[i]) || !isgraph(to[i]))
 			return bad(r, "a name must be printable ASCII without spaces");
+	return 0;
+}
+
+/* A sentence: as a name, but with spaces. */
+static int sentence(struct reader *r, char *to, size_t n)
+{
+	size_t i;
+
+	bytes(r, to, n);
+	to[n] = 0;
+	for (i = 0; i < n; i++)
+		if (r->short_read || !isascii(to[i]) || !isprint(to[i]))
+			return bad(r, "a note must be printable ASCII");
 	return 0;
 }
 
@@ -356,9 +369,37 @@ static int parse_entry(struct reader *r, struct kerf_txn *txn, struct kerf_entry
 	return err || kind != OP_POLICY ? err : keep_executions(r, entry);
 }
 
+/* What is permitted for a constant that the record has set before. */
+static int parse_guard(struct reader *r, struct kerf_txn *txn, const struct kerf_entry *operation)
+{
+	struct kerf_entry *entry;
+	struct kerf_guard guard = { .given = true };
+
+	if (operation->n_locations || operation->n_between || operation->n_gates || operation->n_spans)
+		return bad(r, "a reserved field is not 0");
+	guard.stock = operation->value;
+	guard.min = number(r, 8);
+	guard.max = number(r, 8);
+	guard.step = number(r, 8);
+	guard.pause_ms = number(r, 4);
+	if (number(r, 4) || guard.min > guard.max || guard.pause_ms > KERF_PAUSE_MAX_MS)
+		return bad(r, "a guard has a least value that is not above the greatest, and a pause of up to a day");
+	list_for_each_entry(entry, &txn->sets, node) {
+		if (strcmp(entry->id, operation->id))
+			continue;
+		if (entry->guard.given)
+			return bad(r, "a constant has one guard");
+		entry->guard = guard;
+		return 0;
+	}
+	return bad(r, "a guard follows the set or policy of the same id");
+}
+
 /* What has no locations: only the id counts, or the number of files. */
 static int parse_plain(struct reader *r, struct kerf_txn *txn, const struct kerf_entry *entry, size_t kind)
 {
+	if (kind == OP_GUARD)
+		return parse_guard(r, txn, entry);
 	if (kind == OP_HOLD)
 		return entry->n_between || entry->n_gates || entry->n_spans ? bad(r, "a reserved field is not 0") :
 									      parse_hold(r, txn, entry->n_locations);
@@ -380,8 +421,8 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 	bool located = kind == OP_SET || kind == OP_POLICY;
 	int err;
 
-	if (!id_len || id_len > KERF_ID_MAX || kind < OP_SET || kind > OP_HOLD)
-		return bad(r, "an operation is a set (1), unset (2), policy (3), drop (4) or hold (5) with an id of 1 to 160 bytes");
+	if (!id_len || id_len > KERF_ID_MAX || kind < OP_SET || kind > OP_GUARD)
+		return bad(r, "an operation is a set (1), unset (2), policy (3), drop (4), hold (5) or guard (6) with an id of 1 to 160 bytes");
 	entry = kvzalloc(sizeof(*entry), GFP_KERNEL);
 	if (!entry)
 		return -ENOMEM;
@@ -407,7 +448,7 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operations)
 {
 	const u8 *magic = take(r, 8);
-	u32 protocol = number(r, 4), len = number(r, 4), flags = number(r, 4), owner;
+	u32 protocol = number(r, 4), len = number(r, 4), flags = number(r, 4), owner, note;
 
 	if (!magic || memcmp(magic, KERF_MAGIC, 8))
 		return bad(r, "it does not start with " KERF_MAGIC);
@@ -419,10 +460,11 @@ static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operatio
 	txn->timeout_ms = number(r, 4);
 	txn->n_targets = number(r, 2);
 	*operations = number(r, 2);
-	owner = number(r, 4);
-	if (owner > KERF_OWNER_MAX || flags & ~FLAG_KNOWN || txn->n_targets > KERF_TARGETS_MAX ||
+	owner = number(r, 2);
+	note = number(r, 2);
+	if (owner > KERF_OWNER_MAX || note > KERF_NOTE_MAX || flags & ~FLAG_KNOWN || txn->n_targets > KERF_TARGETS_MAX ||
 	    *operations > KERF_OPERATIONS_MAX || txn->timeout_ms > KERF_TIMEOUT_MAX_MS)
-		return bad(r, "unknown flags, or more than 32 targets, 256 operations, 60000 ms or 64 bytes of a policy's name");
+		return bad(r, "unknown flags, or more than 32 targets, 256 operations, 60000 ms, 64 bytes of a policy's name or 200 of a note");
 	txn->dry_run = flags & FLAG_DRY_RUN;
 	txn->unset_all = flags & FLAG_UNSET_ALL;
 	txn->replace = flags & FLAG_REPLACE;
@@ -431,7 +473,7 @@ static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operatio
 		return bad(r, "a transition is immediate (0), by task (1) or global (2)");
 	if (txn->unset_all && *operations)
 		return bad(r, "unset-all goes alone");
-	return r->short_read ? bad(r, "") : text(r, txn->owner, owner);
+	return r->short_read ? bad(r, "") : text(r, txn->owner, owner) ?: sentence(r, txn->note, note);
 }
 
 int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn)

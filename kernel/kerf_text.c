@@ -173,6 +173,9 @@ static void commit(struct kerf_txn *txn)
 	struct kerf_hold *hold, *next_hold;
 	struct kerf_entry *entry, *next;
 
+	/* Before what is replaced goes, whose guard it may keep. */
+	list_for_each_entry(entry, &txn->sets, node)
+		kerf_guard_begin(entry, txn);
 	list_for_each_entry_safe(entry, next, &kerf_entries, node) {
 		if (!entry->leaving)
 			continue;

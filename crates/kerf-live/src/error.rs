@@ -44,6 +44,9 @@ pub enum LiveError {
     /// An id that is not set, or a module that is not loaded.
     #[error("not found: {0}")]
     NotFound(String),
+    /// What an operator has permitted for the constant forbids it.
+    #[error("the guard of the constant forbids it: {0}")]
+    Guarded(String),
     /// The module refuses this kind of change or this place.
     #[error("the kerf module refuses this change: {0}")]
     Refused(String),
@@ -97,6 +100,7 @@ impl LiveError {
             Errno::ADDRINUSE => LiveError::Owned(text),
             Errno::BUSY => LiveError::Busy(text),
             Errno::ILSEQ => LiveError::Mismatch(text),
+            Errno::DOM => LiveError::Guarded(text),
             Errno::NOENT => LiveError::NotFound(text),
             Errno::INTR => LiveError::Interrupted,
             _ if text.is_empty() => LiveError::Device { action: "write to it", source },

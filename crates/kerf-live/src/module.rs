@@ -26,6 +26,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "kerf_enter.S",
     "kerf_execution.c",
     "kerf_form.c",
+    "kerf_guard.c",
     "kerf_hold.c",
     "kerf_insn.h",
     "kerf_lookup.c",

@@ -4,8 +4,8 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use crate::{
-    Argument, BuildId, Change, Decider, DetourInstruction, Entry, Execution, Location, Mark, Mode, Number, PROTOCOL,
-    Range, SafeSpan, Target, Transaction,
+    Argument, BuildId, Change, Decider, DetourInstruction, Entry, Execution, Guard, Location, Mark, Mode, Number,
+    PROTOCOL, Range, SafeSpan, Target, Transaction,
 };
 
 const MAGIC: &[u8; 8] = b"KERFTXN1";
@@ -18,7 +18,10 @@ const OP_UNSET: u8 = 2;
 const OP_POLICY: u8 = 3;
 const OP_DROP: u8 = 4;
 const OP_HOLD: u8 = 5;
+const OP_GUARD: u8 = 6;
 const HEADER_SIZE: usize = 32;
+/// The longest pause of a guard: a day.
+const PAUSE_MAX_MS: u32 = 86_400_000;
 /// The longest record that the module reads, in bytes.
 pub const RECORD_MAX: usize = 1 << 20;
 
@@ -32,6 +35,12 @@ pub enum RecordError {
     /// A policy's name that is not up to 64 bytes of printable ASCII without spaces.
     #[error("the name `{0}` is not 1 to 64 printable ASCII characters without spaces")]
     Owner(String),
+    /// A note that is not up to 200 bytes of printable ASCII.
+    #[error("the note `{0}` is not up to 200 printable ASCII characters")]
+    Note(String),
+    /// A guard of something that the transaction does not set, or one that permits nothing.
+    #[error("the guard of {0} belongs to no entry of the transaction, or permits nothing")]
+    Guard(String),
     /// A module name that cannot be one.
     #[error("`{0}` is not the name of a module")]
     ModuleName(String),
@@ -304,21 +313,55 @@ fn write_plain(writer: &mut Writer, kind: u8, id: &str, files: &[RawFd]) -> Resu
     Ok(())
 }
 
+fn write_guard(writer: &mut Writer, entries: &[Entry], id: &str, guard: &Guard) -> Result<(), RecordError> {
+    let pause = u32::try_from(guard.pause.as_millis()).ok().filter(|pause| *pause <= PAUSE_MAX_MS);
+    let (Some(pause), true) = (pause, guard.min <= guard.max && entries.iter().any(|entry| entry.id == id)) else {
+        return Err(RecordError::Guard(id.to_owned()));
+    };
+    let name = checked_id(id)?;
+    writer.u8(OP_GUARD);
+    writer.u8(name.len() as u8);
+    [0; 4].into_iter().for_each(|n| writer.u16(n));
+    writer.u64(guard.stock as u64);
+    writer.bytes.extend(name);
+    [guard.min as u64, guard.max as u64, guard.step].into_iter().for_each(|n| writer.u64(n));
+    writer.u32(pause);
+    writer.u32(0);
+    Ok(())
+}
+
+fn checked_note(note: &str) -> Result<&str, RecordError> {
+    let fits = note.len() <= 200 && note.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    if fits { Ok(note) } else { Err(RecordError::Note(note.to_owned())) }
+}
+
 fn checked_owner(name: &str) -> Result<&str, RecordError> {
     let fits = name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_graphic());
     if fits { Ok(name) } else { Err(RecordError::Owner(name.to_owned())) }
 }
 
-fn header(length: usize, flags: u32, timeout: Duration, targets: usize, operations: usize, owner: &str) -> Vec<u8> {
+/// The policy's name and the note of a transaction.
+type Words<'a> = (&'a str, &'a str);
+
+fn header(
+    length: usize,
+    flags: u32,
+    timeout: Duration,
+    targets: usize,
+    operations: usize,
+    (owner, note): Words,
+) -> Vec<u8> {
     let mut header = Writer { bytes: MAGIC.to_vec(), targets: Vec::new() };
     header.u32(PROTOCOL);
-    header.u32((length + owner.len()) as u32);
+    header.u32((length + owner.len() + note.len()) as u32);
     header.u32(flags);
     header.u32(timeout.as_millis().min(60_000) as u32);
     header.u16(targets as u16);
     header.u16(operations as u16);
-    header.u32(owner.len() as u32);
+    header.u16(owner.len() as u16);
+    header.u16(note.len() as u16);
     header.bytes.extend(owner.as_bytes());
+    header.bytes.extend(note.as_bytes());
     header.bytes
 }
 
@@ -328,9 +371,10 @@ fn header(length: usize, flags: u32, timeout: Duration, targets: usize, operatio
 /// If it exceeds a limit of the module.
 pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
     let owner = checked_owner(&transaction.owner)?;
+    let note = checked_note(&transaction.note)?;
     let files = usize::from(!transaction.hold.is_empty());
-    let operations =
-        transaction.entries.len() + transaction.unset.len() + usize::from(transaction.drop.is_some()) + files;
+    let others = transaction.guards.len() + usize::from(transaction.drop.is_some()) + files;
+    let operations = transaction.entries.len() + transaction.unset.len() + others;
     limited("transaction", operations, 1, 256, "operations", "1 to 256")?;
     let locations = transaction.entries.iter().map(|entry| entry.locations.len() + entry.gates.len()).sum();
     limited("transaction", locations, 0, 4096, "locations", "up to 4096")?;
@@ -338,6 +382,9 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
     let mut body = Writer { bytes: Vec::new(), targets: vec![Target::Kernel] };
     for entry in &transaction.entries {
         write_entry(&mut body, entry)?;
+    }
+    for (id, guard) in &transaction.guards {
+        write_guard(&mut body, &transaction.entries, id, guard)?;
     }
     for id in &transaction.unset {
         write_plain(&mut body, OP_UNSET, id, &[])?;
@@ -354,7 +401,7 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
         targets.extend(target_bytes(target, &transaction.build_id)?);
     }
     let length = HEADER_SIZE + targets.len() + body.bytes.len();
-    limited("transaction", length + owner.len(), 1, RECORD_MAX, "bytes in the record", "up to 1048576")?;
+    limited("transaction", length + owner.len() + note.len(), 1, RECORD_MAX, "bytes in the record", "up to 1048576")?;
     let flag = |wanted: bool, flag: u32| if wanted { flag } else { 0 };
     let mode = match transaction.mode {
         Mode::Immediate => 0,
@@ -362,7 +409,7 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
         Mode::Global => 2,
     };
     let flags = flag(transaction.dry_run, FLAG_DRY_RUN) | flag(transaction.replace, FLAG_REPLACE) | mode << MODE_SHIFT;
-    let mut record = header(length, flags, transaction.timeout, body.targets.len(), operations, owner);
+    let mut record = header(length, flags, transaction.timeout, body.targets.len(), operations, (owner, note));
     record.extend(targets);
     record.extend(body.bytes);
     Ok(record)
@@ -378,7 +425,7 @@ pub fn encode_unset(ids: &[impl AsRef<str>], timeout: Duration) -> Result<Vec<u8
     for id in ids {
         write_plain(&mut body, OP_UNSET, id.as_ref(), &[])?;
     }
-    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, ids.len(), "");
+    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, ids.len(), ("", ""));
     record.extend(body.bytes);
     Ok(record)
 }
@@ -390,14 +437,14 @@ pub fn encode_unset(ids: &[impl AsRef<str>], timeout: Duration) -> Result<Vec<u8
 pub fn encode_drop(name: &str, timeout: Duration) -> Result<Vec<u8>, RecordError> {
     let mut body = Writer { bytes: Vec::new(), targets: Vec::new() };
     write_plain(&mut body, OP_DROP, checked_owner(name)?, &[])?;
-    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, 1, "");
+    let mut record = header(HEADER_SIZE + body.bytes.len(), 0, timeout, 0, 1, ("", ""));
     record.extend(body.bytes);
     Ok(record)
 }
 
 /// The record that unsets everything.
 pub fn encode_unset_all(timeout: Duration) -> Vec<u8> {
-    header(HEADER_SIZE, FLAG_UNSET_ALL, timeout, 0, 0, "")
+    header(HEADER_SIZE, FLAG_UNSET_ALL, timeout, 0, 0, ("", ""))
 }
 
 #[cfg(test)]

@@ -64,10 +64,40 @@ pub struct ActiveEntry {
     pub id: String,
     /// Its value, as the sender said.
     pub value: i64,
+    /// Since when, by whom and why.
+    pub origin: Origin,
+    /// What is permitted while it is set.
+    pub guard: Option<ActiveGuard>,
     /// What decides it, if its value is not fixed; then `value` is the stock one.
     pub policy: Option<ActivePolicy>,
     /// All its locations.
     pub locations: Vec<ActiveLocation>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// Since when it is in force: nanoseconds since 1970.
+    pub since_ns: u64,
+    /// The process that set it.
+    pub pid: i32,
+    /// The user that had logged in there, if anybody had.
+    pub login: Option<u32>,
+    /// Why, as the sender said.
+    pub note: String,
+}
+
+/// What an operator permits for a constant while it is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ActiveGuard {
+    /// The least value.
+    pub min: i64,
+    /// The greatest value.
+    pub max: i64,
+    /// How far one change may go; 0 for any way.
+    pub step: u64,
+    /// How soon the next change may come, in milliseconds.
+    pub pause_ms: u32,
 }
 
 /// A policy at work, and what became of its decisions since it was loaded.
@@ -250,6 +280,25 @@ fn location(line: &Line) -> Result<ActiveLocation, StatusError> {
     })
 }
 
+fn origin(line: &Line) -> Result<Origin, StatusError> {
+    Ok(Origin {
+        since_ns: line.number("ns")?,
+        pid: line.number("pid")?,
+        // Nobody has logged in where the kernel says -1.
+        login: u32::try_from(line.number::<i64>("login")?).ok(),
+        note: line.tail("note")?.to_owned(),
+    })
+}
+
+fn active_guard(line: &Line) -> Result<ActiveGuard, StatusError> {
+    Ok(ActiveGuard {
+        min: line.number("min")?,
+        max: line.number("max")?,
+        step: line.number("step")?,
+        pause_ms: line.number("pause_ms")?,
+    })
+}
+
 fn active_policy(line: &Line) -> Result<ActivePolicy, StatusError> {
     Ok(ActivePolicy {
         owner: line.tail("owner")?.to_owned(),
@@ -296,10 +345,14 @@ pub fn parse(text: &str) -> Result<Status, StatusError> {
             return Err(line.error(format!("`{}` instead of `entry`", line.word)));
         }
         let count: usize = line.number("locations")?;
+        let origin = origin(&expect(&mut lines, "since")?)?;
+        let guard = lines.next_if(|line| line.word == "guard");
         let policy = lines.next_if(|line| line.word == "policy");
         let mut entry = ActiveEntry {
             id: line.text("id")?.to_owned(),
             value: line.number("value")?,
+            origin,
+            guard: guard.map(|line| active_guard(&line)).transpose()?,
             policy: policy.map(|line| active_policy(&line)).transpose()?,
             locations: Vec::new(),
         };

@@ -30,6 +30,25 @@ pub struct Transaction {
     pub replace: bool,
     /// Open files that the module keeps open as long as the policy is loaded: links of BPF programs.
     pub hold: Vec<RawFd>,
+    /// What is permitted for entries of this transaction as long as they are set, by their ids.
+    pub guards: Vec<(String, Guard)>,
+    /// Why, for who reads the state: up to 200 printable ASCII characters.
+    pub note: String,
+}
+
+/// What an operator permits for a constant while it is set. The way back to the stock value is always open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Guard {
+    /// The stock value: from where the first step counts.
+    pub stock: i64,
+    /// The least value.
+    pub min: i64,
+    /// The greatest value.
+    pub max: i64,
+    /// How far one change may go; 0 for any way.
+    pub step: u64,
+    /// How soon the next change may come; up to a day.
+    pub pause: Duration,
 }
 
 impl Transaction {
@@ -46,6 +65,8 @@ impl Transaction {
             drop: None,
             replace: false,
             hold: Vec::new(),
+            guards: Vec::new(),
+            note: String::new(),
         }
     }
 }

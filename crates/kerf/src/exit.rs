@@ -53,6 +53,8 @@ pub enum ExitCode {
     LockedDown = 27,
     /// The kernel module refused the change, or the constant is not set.
     Refused = 28,
+    /// What an operator has permitted for the constant forbids the change.
+    Guarded = 29,
     /// `kerf status`: a value is not in force at every location.
     Partial = 30,
     /// `kerf doctor`: `kerf const set` is not possible here.
@@ -141,6 +143,7 @@ impl ExitCode {
             LiveError::OtherKernel(_) => ExitCode::OtherKernel,
             LiveError::Owned(_) => ExitCode::Owned,
             LiveError::Busy(_) => ExitCode::Busy,
+            LiveError::Guarded(_) => ExitCode::Guarded,
             LiveError::Mismatch(_) => ExitCode::Mismatch,
             LiveError::NotFound(_) | LiveError::Refused(_) => ExitCode::Refused,
             _ => ExitCode::Failed,

@@ -22,6 +22,12 @@ pub fn text(text: &str) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{}", text.trim_end()).context("print the result")
 }
 
+/// A moment in nanoseconds since 1970, as a person at this machine reads it.
+pub fn time(ns: u64) -> String {
+    let moment = jiff::Timestamp::from_nanosecond(ns.into()).unwrap_or_default();
+    moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
 /// Prints a value as JSON.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value).context("write JSON")?;

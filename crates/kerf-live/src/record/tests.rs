@@ -120,6 +120,13 @@ fn decode_decider(reader: &mut Reader) -> Decider {
     Decider { program, stock, ranges, forms: (0..forms).map(|_| form(reader)).collect() }
 }
 
+fn decode_guard(reader: &mut Reader, stock: i64) -> Guard {
+    let (min, max, step) = (reader.number(8) as i64, reader.number(8) as i64, reader.number(8));
+    let pause = Duration::from_millis(reader.number(4));
+    assert_eq!(reader.number(4), 0);
+    Guard { stock, min, max, step, pause }
+}
+
 fn decode_target(reader: &mut Reader, targets: &[(String, BuildId)]) -> Target {
     let (name, build_id) = &targets[reader.number(2) as usize];
     if name.is_empty() { Target::Kernel } else { Target::Module { name: name.clone(), build_id: build_id.clone() } }
@@ -132,8 +139,8 @@ fn decode(record: &[u8]) -> Transaction {
     assert_eq!(reader.number(4) as usize, record.len());
     let (flags, timeout, targets, operations) =
         (reader.number(4), reader.number(4), reader.number(2), reader.number(2));
-    let owner = reader.number(4) as usize;
-    let owner = reader.text(owner);
+    let (owner, note) = (reader.number(2) as usize, reader.number(2) as usize);
+    let (owner, note) = (reader.text(owner), reader.text(note));
     let targets: Vec<(String, BuildId)> = (0..targets)
         .map(|_| {
             let (name, id) = (reader.number(1) as usize, reader.number(1) as usize);
@@ -146,7 +153,7 @@ fn decode(record: &[u8]) -> Transaction {
     transaction.dry_run = flags & 1 != 0;
     transaction.replace = flags & 4 != 0;
     transaction.mode = [Mode::Immediate, Mode::Task, Mode::Global][(flags >> 8) as usize];
-    transaction.owner = owner;
+    (transaction.owner, transaction.note) = (owner, note);
     for _ in 0..operations {
         let (kind, id_len, locations, between) =
             (reader.number(1), reader.number(1) as usize, reader.number(2), reader.number(2));
@@ -156,6 +163,7 @@ fn decode(record: &[u8]) -> Transaction {
         match kind {
             2 => transaction.unset.push(id.clone()),
             4 => transaction.drop = Some(id.clone()),
+            6 => transaction.guards.push((id.clone(), decode_guard(&mut reader, value))),
             5 => transaction.hold = (0..locations).map(|_| reader.number(4) as i32).collect(),
             _ => {}
         }
@@ -194,6 +202,10 @@ fn unset_needs_no_build() {
     assert_eq!(encode_unset_all(Duration::ZERO).len(), HEADER_SIZE);
 }
 
+fn guard(min: i64, max: i64) -> Guard {
+    Guard { stock: 0, min, max, step: 3, pause: Duration::from_secs(5) }
+}
+
 #[test]
 fn refuses_what_the_module_would() {
     let check = |edit: &dyn Fn(&mut Transaction)| {
@@ -211,6 +223,9 @@ fn refuses_what_the_module_would() {
         check(&|t| t.entries[0].locations[0].change = Change::Immediate { field_offset: usize::MAX, bytes: vec![1] }),
         check(&|t| t.entries[0].locations[0].change = Change::Immediate { field_offset: 0, bytes: vec![1, 2, 3] }),
         check(&|t| t.entries[0].locations[0].change = Change::Detour { instructions: vec![] }),
+        check(&|t| t.note = "two\nlines".into()),
+        check(&|t| t.guards.push(("B".into(), guard(0, 1)))),
+        check(&|t| t.guards.push((t.entries[0].id.clone(), guard(1, 0)))),
         check(&|t| t.entries[0].between[0].end = 0),
         check(&|t| t.entries[0].locations[0].target = Target::Module { name: "x".repeat(56), build_id: kernel() }),
     ];
@@ -324,7 +339,8 @@ proptest! {
     fn reads_back_as_written(entries in proptest::collection::vec(entry(), 1..4), unset in proptest::collection::vec("[!-~]{1,9}", 0..3),
                              timeout in 0u64..60_000, dry_run: bool, replace: bool,
                              mode in prop_oneof![Just(Mode::Immediate), Just(Mode::Task), Just(Mode::Global)], owner in "[!-~]{0,64}",
-                             drop in proptest::option::of("[!-~]{1,64}"), hold in proptest::collection::vec(0i32..999, 0..5)) {
+                             drop in proptest::option::of("[!-~]{1,64}"), hold in proptest::collection::vec(0i32..999, 0..5), note in "[ -~]{0,200}",
+                             ends in proptest::option::of((any::<i64>(), any::<i64>()))) {
         let mut transaction = Transaction::new(kernel());
         transaction.entries = entries;
         transaction.unset = unset;
@@ -333,6 +349,9 @@ proptest! {
         (transaction.replace, transaction.owner) = (replace, owner);
         transaction.mode = mode;
         (transaction.drop, transaction.hold) = (drop, hold);
+        transaction.note = note;
+        let first = transaction.entries[0].id.clone();
+        transaction.guards.extend(ends.map(|(a, b)| (first, guard(a.min(b), a.max(b)))));
         prop_assert_eq!(decode(&encode(&transaction).unwrap()), transaction);
     }
 }

@@ -5,6 +5,7 @@ mod cases;
 mod coming;
 mod endurance;
 mod executions;
+mod guards;
 mod kcore;
 mod known;
 mod owners;
@@ -26,6 +27,7 @@ fn play(scenario: &str, count: u32) -> Outcome {
         "forms" => known::forms(),
         "operations" => known::operations(),
         "parked" => known::parked(),
+        "guards" => guards::all(),
         "refusals" => refusals::all(),
         "not-permitted" => refusals::not_permitted(),
         "nobody" => refusals::nobody(),

@@ -139,7 +139,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         libtest_mimic::Trial::test("the_module_makes_no_indirect_call", no_indirect_calls),
         trial("the_plug_limit_follows_the_value", 2, &["none", "full"], &words("blocks")),
         trial("every_form_of_location_works", 2, &["full"], &words("functions, forms, operations, parked")),
-        trial("what_must_be_refused_is", 2, &["none"], &words("refusals, not-permitted")),
+        trial("what_must_be_refused_is", 2, &["none"], &words("guards, refusals, not-permitted")),
         trial("other_owners_come_and_go", 2, &["full"], &words("kprobes, tracers, livepatch")),
         trial("modules_cpus_and_writers_come_and_go", 4, &["full"], &coming),
         trial("hibernation_keeps_what_is_set", 2, &["full"], &words("hibernation")),

@@ -104,6 +104,28 @@ fn trouble(location: &ActiveLocation) -> Option<String> {
     }
 }
 
+/// Since when, by whom and why.
+fn origin(entry: &ActiveEntry) -> String {
+    let origin = &entry.origin;
+    let since = print::time(origin.since_ns);
+    let login = origin.login.map_or_else(String::new, |user| format!(" of user {user}"));
+    let why = if origin.note.is_empty() { String::new() } else { format!(": {}", origin.note) };
+    format!("{}: since {since}, by process {}{login}{why}", entry.id, origin.pid)
+}
+
+/// What is permitted while it is set.
+fn guard(entry: &ActiveEntry) -> Option<String> {
+    let guard = entry.guard.as_ref()?;
+    let mut words = vec![format!("permitted are the values {} to {}", guard.min, guard.max)];
+    if guard.step > 0 {
+        words.push(format!("one change goes no further than {}", guard.step));
+    }
+    if guard.pause_ms > 0 {
+        words.push(format!("the next may come {:.1} s after the last", f64::from(guard.pause_ms) / 1e3));
+    }
+    Some(format!("{}: {}", entry.id, words.join(", ")))
+}
+
 /// What became of a policy's decisions.
 fn decisions(entry: &ActiveEntry) -> Option<String> {
     let ActivePolicy { owner, hits, decided, kept, refused, missed, .. } = entry.policy.as_ref()?;
@@ -133,6 +155,9 @@ fn sentences(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> S
         ]
     });
     let mut out = print::table(&["NAME", "VALUE", "STOCK", "PLACEMENT", "IN FORCE", "WHERE"], rows);
+    for line in status.entries.iter().flat_map(|entry| [Some(origin(entry)), guard(entry)].into_iter().flatten()) {
+        out += &format!("\n{line}");
+    }
     for line in status.entries.iter().filter_map(decisions) {
         out += &format!("\n{line}");
     }
@@ -156,6 +181,8 @@ fn object(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> Valu
                 "value": entry.value,
                 "stock": stock(entry).and_then(|v| i64::try_from(v).ok()),
                 "placement": placement(entry),
+                "origin": entry.origin,
+                "guard": entry.guard,
                 "policy": entry.policy,
                 "in_force": entry.in_force(),
                 "locations": entry.locations.iter().map(location_object).collect::<Vec<_>>(),
@@ -198,6 +225,8 @@ text base=0xffffffff81000000 size=0x1000000
 pool slots=512 used=0 pending=0
 result code=0 attempts=1 tasks=9 stop_ns=300000 inside=0 looks=0 total_ns=0 text=
 entry id=BLK_MAX_REQUEST_COUNT value=4 locations=2
+since id=BLK_MAX_REQUEST_COUNT ns=1700000000000000000 pid=77 login=1000 note=less to wait for
+guard id=BLK_MAX_REQUEST_COUNT min=1 max=64 step=8 pause_ms=1500
 location target=vmlinux at=blk_add_rq_to_plug+0x25/0x100 offset=0x650925 kind=immediate state=ok stock=83e0e0 want=83e0fc now=83e0fc owner=
 location target=vmlinux at=blk_add_rq_to_plug+0x28/0x100 offset=0x650928 kind=immediate state=STATE stock=83c040 want=83c008 now=83c040 owner=OWNER
 ";
@@ -212,13 +241,16 @@ location target=vmlinux at=blk_add_rq_to_plug+0x28/0x100 offset=0x650928 kind=im
         assert_eq!(state(&status), "tuned");
         let text = sentences(&status, &|_| Some(32));
         assert!(text.contains("2 of 2") && text.contains("every value is in force"), "{text}");
+        assert!(text.contains(", by process 77 of user 1000: less to wait for\n"), "{text}");
+        let guard = "values 1 to 64, one change goes no further than 8, the next may come 1.5 s after the last";
+        assert!(text.contains(guard), "{text}");
     }
 
     #[test]
     fn a_policy_is_named_with_its_counts() {
-        let entry = "entry id=A value=32 locations=1\n";
+        let entry = "entry id=A value=32 locations=1\nsince id=A ns=1 pid=1 login=-1 note=\n";
         let counts = "policy id=A program=7 hits=9 decided=4 kept=3 refused=2 missed=0 owner=plug\n";
-        let head = SET.split("entry ").next().expect("lines before the entries");
+        let head = SET.split("\nentry ").next().expect("lines before the entries");
         let place = SET.lines().find(|line| line.starts_with("location ")).expect("a location");
         let place = place.replace("kind=immediate", "kind=decided");
         let status = status::parse(&format!("{head}{entry}{counts}{place}\n")).expect("the text is a status");

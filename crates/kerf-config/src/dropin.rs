@@ -142,11 +142,13 @@ impl Constant {
         {
             return wrong(format!("min {min} is above max {max}"));
         }
-        if let Number::Integer(value) = self.value {
-            if self.min.is_some_and(|min| value < min) || self.max.is_some_and(|max| value > max) {
-                let bound = |bound: Option<i64>| bound.map_or_else(String::new, |n| n.to_string());
-                return wrong(format!("its value {value} is not within {}..{}", bound(self.min), bound(self.max)));
-            }
+        let outside =
+            |value: &i64| self.min.is_some_and(|min| *value < min) || self.max.is_some_and(|max| *value > max);
+        if let Number::Integer(value) = self.value
+            && outside(&value)
+        {
+            let bound = |bound: Option<i64>| bound.map_or_else(String::new, |n| n.to_string());
+            return wrong(format!("its value {value} is not within {}..{}", bound(self.min), bound(self.max)));
         }
         for (name, number) in [("step", self.step), ("rate", self.rate)] {
             if number.is_some_and(|n| n < 1) {

@@ -1,5 +1,6 @@
 //! Exit codes, one for each kind of failure that a script may want to tell apart.
 
+use kerf_config::ConfigError;
 use kerf_const::ConstError;
 use kerf_lab::LabError;
 use kerf_live::LiveError;
@@ -59,6 +60,12 @@ pub enum ExitCode {
     Partial = 30,
     /// `kerf doctor`: `kerf const set` is not possible here.
     Unfit = 31,
+    /// `kerf verify`: the running kernel is not what the files say.
+    Differs = 32,
+    /// A drop-in cannot be read or understood.
+    DropIn = 33,
+    /// Others than root could have written a drop-in or the scope table.
+    Untrusted = 34,
     /// `kerf try`: the metric failed, or printed no number.
     Metric = 40,
     /// `kerf try`: a value did not stay in force during a run.
@@ -98,8 +105,16 @@ impl ExitCode {
         let constant = || cause.downcast_ref::<ConstError>().map(Self::of_const);
         let live = || cause.downcast_ref::<LiveError>().map(Self::of_live);
         let policy = || cause.downcast_ref::<PolicyError>().map(|_| ExitCode::Policy);
+        let config = || cause.downcast_ref::<ConfigError>().map(Self::of_config);
         let trial = || cause.downcast_ref::<TrialError>().map(Self::of_trial);
-        lab().or_else(constant).or_else(live).or_else(policy).or_else(trial)
+        lab().or_else(constant).or_else(live).or_else(policy).or_else(config).or_else(trial)
+    }
+
+    fn of_config(error: &ConfigError) -> Self {
+        match error {
+            ConfigError::Untrusted { .. } => ExitCode::Untrusted,
+            _ => ExitCode::DropIn,
+        }
     }
 
     fn of_trial(error: &TrialError) -> Self {

@@ -2,6 +2,7 @@
 
 mod commands;
 mod exit;
+mod journal;
 mod print;
 mod running;
 mod running_text;

@@ -194,24 +194,38 @@ pub fn merged(
     graph: &Graph,
     pieces: Vec<(Piece, BTreeSet<usize>)>,
 ) -> Vec<(Piece, BTreeSet<usize>, u64, BTreeSet<u64>)> {
-    let mut groups: Vec<(Piece, BTreeSet<usize>)> = pieces;
-    loop {
-        let closed: Vec<(u64, BTreeSet<u64>)> = groups.iter().map(|(piece, _)| graph.close(piece)).collect();
-        let whole = |n: usize| {
-            let mut piece = groups[n].0.clone();
-            piece.inside.extend(&closed[n].1);
-            piece
-        };
-        let overlap = (0..groups.len())
-            .flat_map(|a| (a + 1..groups.len()).map(move |b| (a, b)))
-            .find(|(a, b)| whole(*a).meets(&whole(*b)));
-        let Some((a, b)) = overlap else {
-            let closed = groups.into_iter().zip(closed);
-            return closed.map(|((piece, critical), (entry, nodes))| (piece, critical, entry, nodes)).collect();
-        };
-        let (other, critical) = groups.remove(b);
-        groups[a].0.join(&other);
-        groups[a].1.extend(critical);
+    let mut groups: Vec<Group> =
+        pieces.into_iter().map(|(piece, critical)| Group::of(graph, piece, critical)).collect();
+    let meeting = |groups: &[Group]| {
+        let mut pairs = (0..groups.len()).flat_map(|a| (a + 1..groups.len()).map(move |b| (a, b)));
+        pairs.find(|(a, b)| groups[*a].whole.meets(&groups[*b].whole))
+    };
+    while let Some((a, b)) = meeting(&groups) {
+        let (mut one, other) = (groups[a].clone(), groups.remove(b));
+        one.piece.join(&other.piece);
+        one.critical.extend(other.critical);
+        groups[a] = Group::of(graph, one.piece, one.critical);
+    }
+    groups.into_iter().map(|group| (group.piece, group.critical, group.entry, group.nodes)).collect()
+}
+
+/// A piece with what closing it takes in.
+#[derive(Clone)]
+struct Group {
+    piece: Piece,
+    critical: BTreeSet<usize>,
+    entry: u64,
+    nodes: BTreeSet<u64>,
+    /// The piece with these nodes.
+    whole: Piece,
+}
+
+impl Group {
+    fn of(graph: &Graph, piece: Piece, critical: BTreeSet<usize>) -> Group {
+        let (entry, nodes) = graph.close(&piece);
+        let mut whole = piece.clone();
+        whole.inside.extend(&nodes);
+        Group { piece, critical, entry, nodes, whole }
     }
 }
 

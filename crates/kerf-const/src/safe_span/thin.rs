@@ -1,6 +1,6 @@
 //! Safe spans by data flow: the forward thin slice of what each critical span computes, up into callers where results carry the value.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use kerf_image::Image;
@@ -36,6 +36,7 @@ impl Analysis for ThinSlices {
             base: text_base(image),
             follower: Follower::new(&program, &self.variables),
             found: BTreeMap::new(),
+            results: HashMap::new(),
         };
         for n in 0..entry.spans.len() {
             job.critical(n)?;
@@ -60,6 +61,8 @@ struct Job<'a> {
     base: u64,
     follower: Follower<'a>,
     found: BTreeMap<u64, Found>,
+    /// What becomes of the result of a call, by the call's address: for several critical spans it is the same.
+    results: HashMap<u64, Rc<Summary>>,
 }
 
 impl Job<'_> {
@@ -77,14 +80,22 @@ impl Job<'_> {
         let function = self.function(start, &span.function)?;
         let begin = self.start(n).unwrap_or(start);
         let sources = span.iv.iter().map(|iv| start + iv.offset).collect();
-        let origin = Origin { sources, ..Origin::default() };
-        self.add(&function, n, begin, &origin, 0);
+        let summary = Rc::new(self.follower.follow(&function, &Origin { sources, ..Origin::default() }));
+        self.add(&function, n, begin, summary, 0);
         Ok(())
     }
 
-    /// Adds the part of a function that an origin makes; results go on in the callers.
-    fn add(&mut self, function: &Rc<Function>, n: usize, begin: u64, origin: &Origin, above: usize) {
-        let summary = Rc::new(self.follower.follow(function, origin));
+    /// What becomes of the result of a call.
+    fn result(&mut self, caller: &Rc<Function>, call: u64) -> Rc<Summary> {
+        let follow = || {
+            let origin = Origin { calls: BTreeSet::from([call]), ..Origin::default() };
+            Rc::new(self.follower.follow(caller, &origin))
+        };
+        self.results.entry(call).or_insert_with(follow).clone()
+    }
+
+    /// Adds the part of a function that carries the value; results go on in the callers.
+    fn add(&mut self, function: &Rc<Function>, n: usize, begin: u64, summary: Rc<Summary>, above: usize) {
         // A result that its caller throws away.
         if above > 0 && summary.slice.inside.is_empty() {
             return;
@@ -102,7 +113,10 @@ impl Job<'_> {
         found.pieces.push((piece, BTreeSet::from([n])));
         found.starts.insert(begin);
         found.beyond.extend(&summary.beyond);
-        found.summaries.push(summary);
+        // The same result, on its way from another critical span, is no other piece of code.
+        if !found.summaries.iter().any(|known| Rc::ptr_eq(known, &summary)) {
+            found.summaries.push(summary);
+        }
         found.widened = found.widened.take().or(widened);
     }
 
@@ -127,8 +141,8 @@ impl Job<'_> {
                 }
                 continue;
             }
-            let origin = Origin { calls: BTreeSet::from([ip]), ..Origin::default() };
-            self.add(&caller, n, ip, &origin, above + 1);
+            let summary = self.result(&caller, ip);
+            self.add(&caller, n, ip, summary, above + 1);
         }
         None
     }

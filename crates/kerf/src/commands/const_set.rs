@@ -10,9 +10,10 @@ use kerf_live::{Change, Live, LiveError, Mode, Status, Transaction};
 
 use super::const_build::FromArgs;
 use super::const_words::{TableArgs, find_running, parse_value};
+use super::guard_words::GuardArgs;
 use super::mode_words::{self, ModeArgs};
 use crate::running_text::with_running;
-use crate::{print, running};
+use crate::{journal, print, running};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +22,7 @@ Examples:
   kerf const set BLK_MAX_REQUEST_COUNT 128 --placement detour
   kerf const set BLK_MAX_REQUEST_COUNT 4 --mode global --timeout 10
   kerf const set HYSTART_DELAY_MIN@0 500
+  kerf const set BLK_MAX_REQUEST_COUNT 8 --min 4 --max 64 --step 32 --rate 6 --note 'random reads'
 
 Several constants change in the same moment, or none does. NAME@0 is the first of the numbers that the compiler derived
 from the constant (see `kerf const show`). Setting the stock value is the same as unsetting.";
@@ -39,6 +41,8 @@ pub struct SetArgs {
     dry_run: bool,
     #[command(flatten)]
     mode: ModeArgs,
+    #[command(flatten)]
+    guard: GuardArgs,
     #[command(flatten)]
     table: TableArgs,
     #[command(flatten)]
@@ -96,6 +100,10 @@ impl SetArgs {
         let (transaction, changed) = self.transaction(&wishes, &status, mode)?;
         let nothing = transaction.entries.is_empty() && transaction.unset.is_empty();
         let outcome = if nothing { status.outcome } else { live.set(&transaction)? };
+        if !nothing && !self.dry_run {
+            let changed = changed.iter().map(Changed::line).collect();
+            journal::record("set", "", &transaction.note, changed);
+        }
         if self.json {
             let mut object = serde_json::json!({ "dry_run": self.dry_run, "changed": changed });
             mode_words::add_members(&mut object, mode, &outcome);
@@ -147,7 +155,7 @@ impl SetArgs {
         let mut transaction = Transaction::new(status.build_id.clone());
         (transaction.mode, transaction.timeout) = (mode, self.mode.timeout());
         transaction.dry_run = self.dry_run;
-        let mut changed = Vec::new();
+        let (mut changed, mut stocks) = (Vec::new(), Vec::new());
         for wish in wishes {
             let id = apply::live_id(&wish.entry, wish.setting);
             if changed.iter().any(|c: &Changed| c.id == id) {
@@ -155,6 +163,7 @@ impl SetArgs {
                 return Err(ConstError::BadQuery { query: id, why }.into());
             }
             let (stock, to) = wish.values()?;
+            stocks.push((id.clone(), stock));
             let set = status.entries.iter().find(|e| e.id == id);
             let from = set.map_or(stock, |e| e.value);
             let mut line = Changed { id: id.clone(), from, to, placement: "stock", locations: 0 };
@@ -169,6 +178,7 @@ impl SetArgs {
             }
             changed.push(line);
         }
+        self.guard.add(&mut transaction, &stocks)?;
         Ok((transaction, changed))
     }
 
@@ -206,6 +216,10 @@ impl Wish {
 }
 
 impl Changed {
+    fn line(&self) -> journal::Changed {
+        journal::Changed { id: self.id.clone(), from: self.from.to_string(), to: self.to.to_string() }
+    }
+
     fn sentence(&self, dry_run: bool) -> String {
         let how = match (self.placement, self.locations) {
             ("stock", _) => "stock".to_string(),

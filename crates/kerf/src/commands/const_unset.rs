@@ -6,7 +6,7 @@ use kerf_live::{Live, LiveError, Mode, Outcome, Status, Transaction};
 
 use super::const_words::{TableArgs, find_running};
 use super::mode_words::{self, ModeArgs, active_rows, stock_entries};
-use crate::{print, running};
+use crate::{journal, print, running};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -65,6 +65,7 @@ impl UnsetArgs {
             return self.print(&[], "nothing is set", None);
         }
         let (outcome, mode, why) = self.restore(&mut live, &status, &ids)?;
+        journal::record("unset", "", "", journal::unset(&status, &ids));
         kerf_live::policy::sweep_pins(&mut live)?;
         self.print(&ids, why, Some((mode, &outcome)))
     }

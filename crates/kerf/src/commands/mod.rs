@@ -1,5 +1,6 @@
 //! The words of the command line, one file each.
 
+mod apply;
 mod const_build;
 mod const_find;
 mod const_list;
@@ -11,8 +12,10 @@ mod const_verify;
 mod const_words;
 mod doctor;
 mod generate;
+mod guard_words;
 pub mod init;
 mod lab;
+mod log;
 mod mode_words;
 mod module;
 mod off;
@@ -26,6 +29,7 @@ mod try_metric;
 mod try_told;
 mod try_turns;
 mod try_values;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -51,6 +55,15 @@ enum Command {
     Try(try_values::TryArgs),
     /// What is set in the running kernel, and whether it is in force everywhere.
     Status(status::StatusArgs),
+    /// Set what the files of /etc/kerf.d say.
+    #[command(after_help = apply::EXAMPLES)]
+    Apply(apply::ApplyArgs),
+    /// Compare the running kernel with what the files of /etc/kerf.d say.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(verify::VerifyArgs),
+    /// What was changed, when, by whom and why.
+    #[command(after_help = log::EXAMPLES)]
+    Log(log::LogArgs),
     /// Everything stock again, and the kernel module gone.
     #[command(after_help = off::EXAMPLES)]
     Off(off::OffArgs),
@@ -78,6 +91,9 @@ impl Cli {
             Command::Policy(command) => command.run(),
             Command::Try(args) => args.run(),
             Command::Status(args) => args.run(),
+            Command::Apply(args) => args.run(),
+            Command::Verify(args) => args.run(),
+            Command::Log(args) => args.run(),
             Command::Off(args) => args.run(),
             Command::Doctor(args) => args.run(),
             Command::Generate(args) => args.run(),

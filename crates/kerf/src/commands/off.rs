@@ -5,7 +5,7 @@ use clap::Args;
 use kerf_live::{Live, LiveError, module, policy};
 use serde_json::json;
 
-use crate::print;
+use crate::{journal, print};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -45,12 +45,14 @@ impl OffArgs {
             return self.say(&[], false, "no module loaded: everything is stock");
         }
         let mut live = Live::open()?;
-        let ids: Vec<String> = live.status()?.entries.into_iter().map(|entry| entry.id).collect();
+        let status = live.status()?;
+        let ids: Vec<String> = status.entries.iter().map(|entry| entry.id.clone()).collect();
         if self.dry_run {
             return self.say(&ids, !self.keep_module, "dry run: nothing was changed");
         }
         if !ids.is_empty() {
             live.unset_all()?;
+            journal::record("off", "", "", journal::unset(&status, &ids));
         }
         policy::sweep_pins(&mut live)?;
         // The module cannot go while its device is open.

@@ -12,10 +12,11 @@ use kerf_live::{Live, LiveError, Mode, Status, Transaction};
 use serde_json::json;
 
 use super::const_words::{TableArgs, find_running, parse_value};
+use super::guard_words::note;
 use super::mode_words::{self, ModeArgs, active_rows, stock_entries};
 use super::policy_words::{TypesArgs, compiled, name_of, parameters};
 use crate::running_text::with_running;
-use crate::{print, running};
+use crate::{journal, print, running};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +43,9 @@ pub struct LoadArgs {
     /// Values that the policy may decide on, both ends included; one end may be left out.
     #[arg(long, value_name = "ID=MIN..MAX", value_parser = limit)]
     limit: Vec<Limit>,
+    /// Why, for `kerf status` and `kerf log`: up to 200 characters, ASCII.
+    #[arg(long, value_name = "TEXT", value_parser = note)]
+    note: Option<String>,
     /// Check everything and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -101,6 +105,7 @@ impl LoadArgs {
         if !self.dry_run {
             policy::sweep_pins(&mut live)?;
             loaded.keep_pins(&name)?;
+            journal::record("load", &name, &transaction.note, changed(&transaction, &status, &name));
         }
         if self.json {
             let ids: Vec<&str> = entries.iter().map(Entry::label).collect();
@@ -174,6 +179,7 @@ impl LoadArgs {
         transaction.replace = self.replace.is_some();
         transaction.drop = self.replace.clone().filter(|name| !name.is_empty());
         transaction.hold = loaded.files().to_vec();
+        transaction.note = self.note.clone().unwrap_or_default();
         let leaving = self.leaving(entries, status, transaction.drop.as_deref())?;
         transaction.mode = self.mode.choose(entries.iter().chain(leaving.iter().map(|(entry, _)| entry)))?;
         if transaction.mode != Mode::Immediate {
@@ -187,6 +193,17 @@ impl LoadArgs {
         }
         Ok(transaction)
     }
+}
+
+/// What changes for whom, for the log.
+fn changed(transaction: &Transaction, status: &Status, name: &str) -> Vec<journal::Changed> {
+    let before = |id: &str| status.entries.iter().find(|entry| entry.id == id).map(journal::value);
+    let line = |entry: &kerf_live::Entry| journal::Changed {
+        id: entry.id.clone(),
+        from: before(&entry.id).unwrap_or_else(|| "stock".into()),
+        to: if entry.locations.is_empty() { "stock".into() } else { format!("decided by {name}") },
+    };
+    transaction.entries.iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use kerf_live::{Live, Mode, Outcome, Status, Transaction, policy};
 use super::const_words::TableArgs;
 use super::mode_words::{self, ModeArgs, active_rows, stock_entries};
 use super::policy_words::name_of;
-use crate::print;
+use crate::{journal, print};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -52,6 +52,7 @@ impl UnloadArgs {
         let ids = owned(name);
         let (outcome, mode, why) = self.restore(&mut live, &status, name, &ids)?;
         policy::sweep_pins(&mut live)?;
+        journal::record("unload", name, "", journal::unset(&status, &ids));
         if self.json {
             let mut object = serde_json::json!({ "policy": name, "unset": ids });
             mode_words::add_members(&mut object, mode, &outcome);

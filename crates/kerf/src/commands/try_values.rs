@@ -174,7 +174,7 @@ impl TryArgs {
 /// A seed that can be typed.
 fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::from(now.subsec_nanos()) ^ now.as_secs() % 1_000_000
+    u64::from(now.subsec_nanos()) ^ (now.as_secs() % 1_000_000)
 }
 
 fn asked(text: &str) -> Result<(String, Vec<i128>), ConstError> {

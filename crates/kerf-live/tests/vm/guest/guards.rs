@@ -83,5 +83,6 @@ fn pauses(live: &mut Live, offset: u64) -> Outcome {
     let transaction = guarded(live, offset, 16, soon)?;
     live.set(&transaction)?;
     std::thread::sleep(Duration::from_millis(5));
-    set(live, blocks::by_immediates(offset, 17))
+    set(live, blocks::by_immediates(offset, 17))?;
+    Ok(())
 }

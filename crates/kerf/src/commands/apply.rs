@@ -1,0 +1,268 @@
+//! `kerf apply`: what the files of /etc/kerf.d say. Each of their words is what a person would type.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use clap::Args;
+use kerf_config::{Constant, DIRECTORIES, Mode, Policy, Wanted};
+use kerf_live::{Live, LiveError, module};
+use serde_json::{Value, json};
+
+use crate::print;
+
+pub const EXAMPLES: &str = "\
+Examples:
+  kerf apply
+  kerf apply --dry-run
+  kerf apply --directory ./kerf.d --dry-run
+
+A file of /etc/kerf.d or /usr/lib/kerf.d, named *.toml:
+  [const]
+  SHRINK_BATCH = 16
+  BLK_MAX_REQUEST_COUNT = { value = 4, when = 'comm == \"nginx\"', max = 64, reason = \"random reads\" }
+  [policy]
+  tcp-hystart-by-rtt = \"/usr/lib/kerf/tcp-hystart-by-rtt.o\"
+
+A file hides one of the same name in /usr/lib/kerf.d; of several files that name a constant the first one counts. The constants of
+a file that have the same options change together. A constant that cannot be set does not keep the others from it; the exit code is
+then the first failure's. See docs/drop-ins.md.";
+
+/// Which files, and how to report.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    files: FilesArgs,
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// The scope table [default: /var/lib/kerf/scope.db].
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the drop-ins are.
+#[derive(Debug, Args)]
+pub struct FilesArgs {
+    /// A directory with drop-ins, as often as wanted [default: /etc/kerf.d and /usr/lib/kerf.d].
+    #[arg(long, value_name = "DIR")]
+    directory: Vec<PathBuf>,
+}
+
+impl FilesArgs {
+    /// What the files want; warnings go to standard error. Files that others could have written are refused when root asks.
+    pub fn read(&self) -> anyhow::Result<Wanted> {
+        let default = || DIRECTORIES.map(PathBuf::from).to_vec();
+        let directories = if self.directory.is_empty() { default() } else { self.directory.clone() };
+        let wanted = Wanted::read(&directories, rustix::process::geteuid().is_root())?;
+        wanted.warnings.iter().for_each(|warning| eprintln!("kerf: warning: {warning}"));
+        Ok(wanted)
+    }
+}
+
+/// A word of `kerf` that carries out a part of a file.
+struct Step {
+    /// The file it comes from.
+    file: PathBuf,
+    /// Without `kerf` itself.
+    words: Vec<String>,
+}
+
+/// How a step went.
+struct Done {
+    step: Step,
+    code: i32,
+    said: String,
+}
+
+impl ApplyArgs {
+    /// Does it.
+    pub fn run(self) -> anyhow::Result<u8> {
+        self.execute().context("apply the drop-ins")
+    }
+
+    fn execute(&self) -> anyhow::Result<u8> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(LiveError::NotPermitted.into());
+        }
+        let wanted = self.files.read()?;
+        let loaded = self.loaded_policies()?;
+        let steps = steps(&wanted, &loaded);
+        if !steps.is_empty() && !module::is_loaded() && !self.dry_run {
+            let done = self.carry_out(Step { file: PathBuf::new(), words: vec!["module".into(), "load".into()] })?;
+            if done.code != 0 {
+                return self.report(&[done]);
+            }
+        }
+        let done: Vec<Done> = steps.into_iter().map(|step| self.carry_out(step)).collect::<anyhow::Result<_>>()?;
+        self.report(&done)
+    }
+
+    fn loaded_policies(&self) -> anyhow::Result<Vec<String>> {
+        if !module::is_loaded() {
+            return Ok(Vec::new());
+        }
+        let status = Live::open()?.status()?;
+        Ok(status.entries.into_iter().filter_map(|entry| entry.policy).map(|policy| policy.owner).collect())
+    }
+
+    /// Runs this program with the step's words. Without the module a dry run can only say what it would do.
+    fn carry_out(&self, mut step: Step) -> anyhow::Result<Done> {
+        if let Some(table) = self.table.as_ref().filter(|_| step.words[0] != "module") {
+            step.words.extend(["--table".into(), table.display().to_string()]);
+        }
+        if self.dry_run {
+            step.words.push("--dry-run".into());
+            if !module::is_loaded() {
+                let said = "would be tried once the kernel module is loaded".into();
+                return Ok(Done { step, code: 0, said });
+            }
+        }
+        let own = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(own);
+        command.args(&step.words).stdin(Stdio::null());
+        let output = command.output().context("run this program again")?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).trim_end().to_owned();
+        Ok(Done { step, code: output.status.code().unwrap_or(1), said })
+    }
+
+    fn report(&self, done: &[Done]) -> anyhow::Result<u8> {
+        let failed = done.iter().find(|one| one.code != 0);
+        let code = failed.map_or(0, |one| u8::try_from(one.code).unwrap_or(1));
+        if self.json {
+            let step = |one: &Done| -> Value {
+                json!({ "file": one.step.file, "command": one.step.command(), "code": one.code, "said": one.said })
+            };
+            let steps: Vec<Value> = done.iter().map(step).collect();
+            print::json(&json!({ "dry_run": self.dry_run, "steps": steps }))?;
+            return Ok(code);
+        }
+        for one in done {
+            print::text(&format!("# {}", one.step.command()))?;
+            print::text(&one.said)?;
+        }
+        if done.is_empty() {
+            print::text("no file says that anything is to be set")?;
+        }
+        Ok(code)
+    }
+}
+
+impl Step {
+    fn command(&self) -> String {
+        let quoted = |word: &String| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@,".contains(c);
+            if !word.is_empty() && word.chars().all(plain) {
+                word.clone()
+            } else {
+                format!("'{}'", word.replace('\'', "'\\''"))
+            }
+        };
+        let words: Vec<String> = self.words.iter().map(quoted).collect();
+        format!("kerf {}", words.join(" "))
+    }
+}
+
+/// What is to be done, in the files' order. A policy that is loaded already stays.
+fn steps(wanted: &Wanted, loaded: &[String]) -> Vec<Step> {
+    let mut steps: Vec<(Vec<String>, Step)> = Vec::new();
+    for constant in &wanted.constants {
+        let (id, options) = (format!("{}={}", constant.id, constant.value), options(constant));
+        let together = steps.iter_mut().find(|(known, step)| *known == options && step.file == constant.place.path);
+        match together {
+            Some((_, step)) => {
+                let end = step.words.iter().position(|word| word.starts_with("--")).unwrap_or(step.words.len());
+                step.words.insert(end, id);
+            }
+            None => {
+                let words = ["const".into(), "set".into(), id].into_iter().chain(options.clone()).collect();
+                steps.push((options, Step { file: constant.place.path.clone(), words }));
+            }
+        }
+    }
+    let constants = steps.into_iter().map(|(_, step)| step);
+    let missing = wanted.policies.iter().filter(|policy| !loaded.contains(&policy.name));
+    constants.chain(missing.map(load)).collect()
+}
+
+fn options(constant: &Constant) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut option = |name: &str, value: Option<String>| words.extend(value.map(|value| format!("--{name}={value}")));
+    let number = |number: Option<i64>| number.map(|number| number.to_string());
+    option("when", constant.when.clone());
+    option("min", number(constant.min));
+    option("max", number(constant.max));
+    option("step", number(constant.step));
+    option("rate", number(constant.rate));
+    option("mode", constant.mode.map(mode));
+    option("timeout", number(constant.timeout));
+    option("note", Some(note(&constant.place.path.display().to_string(), constant.reason.as_deref())));
+    words
+}
+
+fn load(policy: &Policy) -> Step {
+    let mut words = vec!["policy".into(), "load".into(), policy.file.display().to_string()];
+    words.push(format!("--name={}", policy.name));
+    words.extend(policy.limits.iter().map(|(id, min, max)| format!("--limit={id}={min}..{max}")));
+    words.extend(policy.mode.map(|word| format!("--mode={}", mode(word))));
+    words.extend(policy.timeout.map(|seconds| format!("--timeout={seconds}")));
+    words.push(format!("--note={}", note(&policy.place.path.display().to_string(), policy.reason.as_deref())));
+    Step { file: policy.place.path.clone(), words }
+}
+
+fn mode(mode: Mode) -> String {
+    match mode {
+        Mode::Immediate => "immediate",
+        Mode::Task => "task",
+        Mode::Global => "global",
+    }
+    .into()
+}
+
+/// The file and its reason, in the 200 ASCII characters that the module keeps.
+fn note(file: &str, reason: Option<&str>) -> String {
+    let text = reason.map_or_else(|| file.to_owned(), |reason| format!("{file}: {reason}"));
+    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn wanted(text: &str) -> Wanted {
+        let dropin = kerf_config::DropIn::parse(Path::new("/etc/kerf.d/a.toml"), text).expect("a drop-in");
+        Wanted::merge(vec![dropin])
+    }
+
+    fn commands(text: &str, loaded: &[&str]) -> Vec<String> {
+        let loaded: Vec<String> = loaded.iter().map(|name| (*name).to_owned()).collect();
+        steps(&wanted(text), &loaded).iter().map(Step::command).collect()
+    }
+
+    #[test]
+    fn files_become_what_one_would_type() {
+        let text = "[const]\nA = 1\nB = \"1K\"\nD = 3\n[const.C]\nvalue = 4\nwhen = 'comm == \"nginx\"'\nmax = 64\nmode = \"task\"\n";
+        assert_eq!(
+            commands(text, &[]),
+            [
+                "kerf const set A=1 B=1K D=3 --note=/etc/kerf.d/a.toml",
+                "kerf const set C=4 '--when=comm == \"nginx\"' --max=64 --mode=task --note=/etc/kerf.d/a.toml",
+            ]
+        );
+    }
+
+    #[test]
+    fn policies_that_are_loaded_stay() {
+        let text = "[policy]\np = \"p.o\"\n[policy.q]\nfile = \"/q.o\"\nlimit = { A = [1, 2] }\nreason = \"größer\"\n";
+        assert_eq!(
+            commands(text, &["p"]),
+            ["kerf policy load /q.o --name=q --limit=A=1..2 '--note=/etc/kerf.d/a.toml: gr??er'"]
+        );
+        assert_eq!(commands(text, &[]).len(), 2);
+    }
+}

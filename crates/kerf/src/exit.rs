@@ -1,6 +1,7 @@
 //! Exit codes, one for each kind of failure that a script may want to tell apart.
 
 use kerf_const::ConstError;
+use kerf_expression::ExpressionError;
 use kerf_lab::LabError;
 use kerf_live::LiveError;
 use kerf_live::policy::PolicyError;
@@ -32,6 +33,8 @@ pub enum ExitCode {
     Policy = 17,
     /// `--mode immediate` where a thread could meet both values.
     NotIndependent = 18,
+    /// An expression cannot be read or checked.
+    Expression = 19,
     /// Root is needed.
     NotPermitted = 20,
     /// The kernel module is not loaded, or could not be built or loaded.
@@ -87,7 +90,8 @@ impl ExitCode {
         let constant = || cause.downcast_ref::<ConstError>().map(Self::of_const);
         let live = || cause.downcast_ref::<LiveError>().map(Self::of_live);
         let policy = || cause.downcast_ref::<PolicyError>().map(|_| ExitCode::Policy);
-        lab().or_else(constant).or_else(live).or_else(policy)
+        let expression = || cause.downcast_ref::<ExpressionError>().map(|_| ExitCode::Expression);
+        lab().or_else(constant).or_else(live).or_else(policy).or_else(expression)
     }
 
     fn of_const(error: &ConstError) -> Self {

@@ -6,30 +6,46 @@ use kerf_const::ConstError;
 use kerf_const::apply::{self, Choice, Setting};
 use kerf_const::entry::{Entry, Interval};
 use kerf_const::table::Table;
-use kerf_live::{Change, Live, LiveError, Mode, Status, Transaction};
+use kerf_expression::Expression;
+use kerf_live::{Change, Live, LiveError, Mode, Outcome, Status, Transaction};
 
+use super::const_decide::{self, Decided, How, Wanted};
 use super::const_words::{TableArgs, find_running, parse_value};
 use super::mode_words::{self, ModeArgs};
 use crate::running_text::with_running;
 use crate::{print, running};
 
-pub const EXAMPLES: &str = "\
-Examples:
+pub const EXAMPLES: &str = r#"Examples:
   kerf const set BLK_MAX_REQUEST_COUNT 4
   kerf const set SHRINK_BATCH=1K MAX_SOFTIRQ_RESTART=0x20
   kerf const set BLK_MAX_REQUEST_COUNT 128 --placement detour
   kerf const set BLK_MAX_REQUEST_COUNT 4 --mode global --timeout 10
   kerf const set HYSTART_DELAY_MIN@0 500
+  kerf const set BLK_MAX_REQUEST_COUNT=4 --when 'comm == "nginx" && cpu in (2, 3)'
+  kerf const set HYSTART_DELAY_MAX=32000 --when 'cgroup under "/bulk.slice"' --name bulk
+  kerf const set 'SHRINK_BATCH==if node == 0 then 64 else keep'
+  kerf const set SHRINK_BATCH '=if shrinker->seeks == 0 then 1K else 128'
+
+With --when, or with a value that begins with `=` and is an expression, the value is decided anew each time it is used, by a
+policy that is made here (docs/expressions.md); `kerf const unset` and `kerf policy unload` take it back.
 
 Several constants change in the same moment, or none does. NAME@0 is the first of the numbers that the compiler derived
-from the constant (see `kerf const show`). Setting the stock value is the same as unsetting.";
+from the constant (see `kerf const show`). Setting the stock value is the same as unsetting."#;
 
 /// What to set.
 #[derive(Debug, Args)]
 pub struct SetArgs {
-    /// ID VALUE, or ID=VALUE as often as wanted. Values may be hexadecimal, and end in K, M or G.
+    /// ID VALUE, or ID=VALUE as often as wanted. Values may be hexadecimal, and end in K, M or G. One that begins with `=` is an
+    /// expression: ID==EXPR.
     #[arg(required = true, value_name = "ID VALUE | ID=VALUE", allow_negative_numbers = true)]
     words: Vec<String>,
+    /// When the values are used: an expression over the thread (comm, pid, tgid, uid, gid, cpu, node, cgroup) and the arguments of
+    /// the constant's function. Else the stock value stays.
+    #[arg(long, value_name = "EXPR", conflicts_with = "placement")]
+    when: Option<String>,
+    /// The name of the policy that decides, with --when or an expression [default: the first constant's, in lower case].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Where the numbers go [default: immediates where they fit, else detours].
     #[arg(long, value_name = "PLACEMENT")]
     placement: Option<PlacementWord>,
@@ -82,13 +98,23 @@ impl SetArgs {
 
     fn execute(&self) -> anyhow::Result<u8> {
         let pairs = pairs(&self.words)?;
+        let parsed = |text: &String| Expression::parse(text).context("read --when");
+        let when = self.when.as_ref().map(parsed).transpose()?;
+        let decides = when.is_some() || pairs.iter().any(|(_, given)| matches!(given, Given::Expression(_)));
+        self.check_options(decides)?;
         if !rustix::process::geteuid().is_root() {
             return Err(LiveError::NotPermitted.into());
         }
         let table = self.table.open()?;
         let build = running::build_id()?;
-        let wishes: Vec<Wish> =
-            pairs.iter().map(|(id, value)| self.wish(&table, &build, id, *value)).collect::<anyhow::Result<_>>()?;
+        if decides {
+            return self.decide(&table, &build, pairs, when.as_ref());
+        }
+        let wish = |(id, given): &(String, Given)| match given {
+            Given::Value(value) => self.wish(&table, &build, id, *value),
+            Given::Expression(_) => Err(ConstError::Internal(format!("the expression for {id} decides on nothing")).into()),
+        };
+        let wishes: Vec<Wish> = pairs.iter().map(wish).collect::<anyhow::Result<_>>()?;
         let mut live = Live::open()?;
         let status = live.status()?;
         let mode = self.mode.choose(wishes.iter().map(|w| &w.entry))?;
@@ -104,6 +130,96 @@ impl SetArgs {
         changed.iter().try_for_each(|c| print::text(&c.sentence(self.dry_run)))?;
         if !nothing && !self.dry_run {
             print::text(&mode_words::sentence(mode, &outcome))?;
+        }
+        Ok(0)
+    }
+
+    /// Refuses options that say nothing of what is to be done.
+    fn check_options(&self, decides: bool) -> Result<(), ConstError> {
+        let text = self.words.join(" ");
+        let (query, why) = match (&self.name, self.placement) {
+            (Some(name), _) if !decides => (name, "only what is decided has a name: with --when or with an expression"),
+            (Some(name), _) if name.is_empty() || name.len() > 64 || name.contains(|c: char| !c.is_ascii_graphic()) => {
+                (name, "a policy's name has 1 to 64 characters, ASCII without spaces")
+            }
+            (_, Some(_)) if decides => (&text, "what is decided stands in detours: leave out --placement"),
+            _ => return Ok(()),
+        };
+        Err(ConstError::BadQuery { query: query.clone(), why: why.into() })
+    }
+
+    /// Lets expressions decide.
+    fn decide(
+        &self,
+        table: &Table,
+        build: &str,
+        pairs: Vec<(String, Given)>,
+        when: Option<&Expression>,
+    ) -> anyhow::Result<u8> {
+        let mut decided: Vec<Decided> = Vec::new();
+        for (id, given) in pairs {
+            let one = self.decided(table, build, &id, given)?;
+            if decided.iter().any(|other| other.entry.id == one.entry.id) {
+                return Err(ConstError::BadQuery { query: id, why: "it is named twice".into() }.into());
+            }
+            decided.push(one);
+        }
+        let text = self.when.clone().unwrap_or_else(|| self.words.join(" "));
+        let object = const_decide::compile(&decided, when, &text)?;
+        let mut live = Live::open()?;
+        let status = live.status()?;
+        let name = self.name.clone().unwrap_or_else(|| const_decide::default_name(&decided));
+        let how = How { name: &name, mode: &self.mode, dry_run: self.dry_run };
+        let (transaction, outcome) = const_decide::set(&decided, &object, &mut live, &status, &how)?;
+        let lines = decided.iter().zip(&transaction.entries).map(|(one, entry)| {
+            let from = status.entries.iter().find(|e| e.id == entry.id).map_or(entry.value, |e| e.value);
+            let to = if let Wanted::Value(value) = one.wanted { Some(value) } else { None };
+            (entry.id.as_str(), from, to, entry.locations.len())
+        });
+        self.print_decided(&name, &lines.collect::<Vec<_>>(), (transaction.mode, &outcome))
+    }
+
+    fn decided(&self, table: &Table, build: &str, id: &str, given: Given) -> anyhow::Result<Decided> {
+        match given {
+            Given::Expression(expression) => {
+                let entry = find_running(table, build, id)?;
+                apply::check(&entry, Setting::Value(entry.value))?;
+                Ok(Decided { entry, wanted: Wanted::Expression(expression) })
+            }
+            Given::Value(value) => {
+                let Wish { entry, setting } = self.wish(table, build, id, value)?;
+                let value = i64::try_from(value).ok().filter(|_| matches!(setting, Setting::Value(_)));
+                let why = "a policy decides on whole constants, and on values of 63 bits".into();
+                let wanted = value.ok_or(ConstError::BadQuery { query: id.into(), why })?;
+                Ok(Decided { entry, wanted: Wanted::Value(wanted) })
+            }
+        }
+    }
+
+    /// `lines`: id, value before, value where one is decided on (`None` if an expression gives it), number of places.
+    fn print_decided(
+        &self,
+        name: &str,
+        lines: &[(&str, i64, Option<i64>, usize)],
+        (mode, outcome): (Mode, &Outcome),
+    ) -> anyhow::Result<u8> {
+        if self.json {
+            let line = |(id, from, to, locations): &(&str, i64, Option<i64>, usize)| {
+                serde_json::json!({ "id": id, "from": from, "to": to, "placement": "decided", "locations": locations })
+            };
+            let changed: Vec<_> = lines.iter().map(line).collect();
+            let mut object = serde_json::json!({ "dry_run": self.dry_run, "policy": name, "changed": changed });
+            mode_words::add_members(&mut object, mode, outcome);
+            print::json(&object)?;
+            return Ok(0);
+        }
+        let dry = if self.dry_run { " (dry run: nothing was changed)" } else { "" };
+        for (id, from, to, places) in lines {
+            let to = to.map_or_else(String::new, |to| format!(" or {to}"));
+            print::text(&format!("{id}: {from}{to}, decided by {name} ({}){dry}", counted(*places, "place")))?;
+        }
+        if !self.dry_run {
+            print::text(&mode_words::sentence(mode, outcome))?;
         }
         Ok(0)
     }
@@ -215,6 +331,10 @@ impl Changed {
     }
 }
 
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
 fn placement(entry: &kerf_live::Entry) -> &'static str {
     let detours = entry.locations.iter().filter(|l| matches!(l.change, Change::Detour { .. })).count();
     match detours {
@@ -224,19 +344,34 @@ fn placement(entry: &kerf_live::Entry) -> &'static str {
     }
 }
 
+/// What a constant is given on the command line.
+#[derive(Debug)]
+enum Given {
+    Value(i128),
+    Expression(Expression),
+}
+
+/// A value, or behind another `=` an expression.
+fn given(text: &str) -> anyhow::Result<Given> {
+    if let Some(expression) = text.strip_prefix('=') {
+        return Ok(Given::Expression(Expression::parse(expression)?));
+    }
+    Ok(Given::Value(parse_value(text)?))
+}
+
 /// The ids and values of the command line.
-fn pairs(words: &[String]) -> Result<Vec<(String, i128)>, ConstError> {
+fn pairs(words: &[String]) -> anyhow::Result<Vec<(String, Given)>> {
     if let [id, value] = words
         && !id.contains('=')
-        && !value.contains('=')
+        && (value.starts_with('=') || !value.contains('='))
     {
-        return Ok(vec![(id.clone(), parse_value(value)?)]);
+        return Ok(vec![(id.clone(), given(value)?)]);
     }
     let pair = |word: &String| {
         let (id, value) = word.split_once('=').filter(|(id, _)| !id.is_empty()).ok_or_else(|| {
             ConstError::BadQuery { query: word.clone(), why: "give ID VALUE, or ID=VALUE several times".into() }
         })?;
-        Ok((id.to_owned(), parse_value(value)?))
+        Ok((id.to_owned(), given(value)?))
     };
     words.iter().map(pair).collect()
 }
@@ -245,8 +380,25 @@ fn pairs(words: &[String]) -> Result<Vec<(String, i128)>, ConstError> {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> Result<Vec<(String, i128)>, ConstError> {
-        pairs(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    fn words(text: &str) -> anyhow::Result<Vec<(String, i128)>> {
+        let pairs = pairs(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())?;
+        let value = |(id, given)| match given {
+            Given::Value(value) => Ok((id, value)),
+            Given::Expression(_) => Err(anyhow::anyhow!("{id}: an expression")),
+        };
+        pairs.into_iter().map(value).collect()
+    }
+
+    #[test]
+    fn a_second_equals_sign_begins_an_expression() {
+        let read = |words: &[&str]| pairs(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        for words in [&["A==cpu"][..], &["A", "=if cpu == 0 then 4 else keep"], &["A=4", "B==if comm == \"x=y\" then 1 else 2"]] {
+            let read = read(words).unwrap();
+            assert!(matches!(read.last(), Some((_, Given::Expression(_)))), "{words:?}");
+        }
+        let wrong = read(&["A==cpu +"]).unwrap_err();
+        assert!(wrong.downcast_ref::<kerf_expression::ExpressionError>().is_some(), "{wrong:#}");
+        assert!(read(&["A", "B=cpu"]).is_err());
     }
 
     #[test]

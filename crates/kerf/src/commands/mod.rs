@@ -1,6 +1,7 @@
 //! The words of the command line, one file each.
 
 mod const_build;
+mod const_decide;
 mod const_find;
 mod const_list;
 mod const_set;

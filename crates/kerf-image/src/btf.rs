@@ -3,6 +3,7 @@
 //! Only what is needed to read records from an image: the format is described in the kernel's
 //! Documentation/bpf/btf.rst.
 
+mod describe;
 mod navigate;
 
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use thiserror::Error;
 
 use crate::bytes::{text_at, u16_at, u32_at};
 
+pub use describe::{Shape, TypedMember};
 pub use navigate::{Field, Prototype, TypeId};
 
 const MAGIC: u16 = 0xeb9f;
@@ -30,10 +32,16 @@ const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
 const KIND_DECL_TAG: u32 = 17;
+const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 
+/// The bit of an integer's encoding that says that it can be negative.
+const ENCODING_SIGNED: u32 = 1;
 /// The bit of an integer's encoding that says that it is a truth value.
 const ENCODING_BOOL: u32 = 1 << 2;
+
+/// What stands in front of a type and does not change what it is.
+const QUALIFIERS: [u32; 5] = [KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_TYPE_TAG];
 
 /// Structures are nested, and names stand for names, at most this deep.
 const DEPTH: usize = 16;
@@ -84,6 +92,54 @@ impl Member {
     }
 }
 
+/// One blob from the kernel's types and those of a module, which count on from them.
+///
+/// # Errors
+///
+/// One of them has no outline.
+pub fn joined(kernel: &[u8], module: &[u8]) -> Result<Vec<u8>, BtfError> {
+    let (first, second) = (Parts::of(kernel)?, Parts::of(module)?);
+    let (types, strings) = ([first.types, second.types].concat(), [first.strings, second.strings].concat());
+    let mut blob = kernel.get(..8).unwrap_or_default().to_vec();
+    for number in [0, types.len(), types.len(), strings.len()] {
+        blob.extend((number as u32).to_le_bytes());
+    }
+    // The header says how long it is.
+    if let Some(length) = blob.get_mut(4..8) {
+        length.copy_from_slice(&24u32.to_le_bytes());
+    }
+    blob.extend(types);
+    blob.extend(strings);
+    Ok(blob)
+}
+
+/// The two parts of a blob.
+struct Parts<'data> {
+    types: &'data [u8],
+    strings: &'data [u8],
+}
+
+impl<'data> Parts<'data> {
+    fn of(blob: &'data [u8]) -> Result<Parts<'data>, BtfError> {
+        let fail = |why: &str| BtfError { why: why.to_owned() };
+        let header =
+            |offset| u32_at(blob, offset).map(|value| value as usize).ok_or_else(|| fail("the header is cut off"));
+        if u16_at(blob, 0) != Some(MAGIC) {
+            return Err(fail("it does not begin with its magic number"));
+        }
+        let body = blob.get(header(4)?..).ok_or_else(|| fail("the header is cut off"))?;
+        let part = |offset: usize, size: usize, what: &str| {
+            offset
+                .checked_add(size)
+                .and_then(|end| body.get(offset..end))
+                .ok_or_else(|| fail(&format!("the {what} reach beyond its end")))
+        };
+        let types = part(header(8)?, header(12)?, "types")?;
+        let strings = part(header(16)?, header(20)?, "names")?;
+        Ok(Parts { types, strings })
+    }
+}
+
 /// What a function takes and returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature {
@@ -112,20 +168,7 @@ impl<'data> Btf<'data> {
     /// The blob is truncated, or has a kind of type that is not known, behind which nothing can be found.
     pub fn parse(blob: &'data [u8]) -> Result<Btf<'data>, BtfError> {
         let fail = |why: &str| BtfError { why: why.to_owned() };
-        let header =
-            |offset| u32_at(blob, offset).map(|value| value as usize).ok_or_else(|| fail("the header is cut off"));
-        if u16_at(blob, 0) != Some(MAGIC) {
-            return Err(fail("it does not begin with its magic number"));
-        }
-        let body = blob.get(header(4)?..).ok_or_else(|| fail("the header is cut off"))?;
-        let part = |offset: usize, size: usize, what: &str| {
-            offset
-                .checked_add(size)
-                .and_then(|end| body.get(offset..end))
-                .ok_or_else(|| fail(&format!("the {what} reach beyond its end")))
-        };
-        let types = part(header(8)?, header(12)?, "types")?;
-        let strings = part(header(16)?, header(20)?, "names")?;
+        let Parts { types, strings } = Parts::of(blob)?;
         let mut starts = Vec::new();
         let mut at = 0;
         while at < types.len() {
@@ -206,11 +249,8 @@ impl<'data> Btf<'data> {
 
     fn booleans_in(&self, index: usize, base: u32, depth: usize, left: &mut usize, out: &mut Vec<u32>) {
         let Some((start, kind)) = self.kind(index).filter(|_| depth > 0) else { return };
-        if kind.kind == KIND_INT {
-            let encoding = u32_at(self.types, start + 12).map(|word| word >> 24);
-            if kind.size_or_type == 1 && base.is_multiple_of(8) && encoding.is_some_and(|e| e & ENCODING_BOOL != 0) {
-                out.push(base / 8);
-            }
+        if self.is_truth(start, &kind) && base.is_multiple_of(8) {
+            out.push(base / 8);
         }
         for number in 0..if kind.kind == KIND_STRUCT { kind.length } else { 0 } {
             let at = start + 12 + 12 * number;
@@ -225,6 +265,11 @@ impl<'data> Btf<'data> {
         }
     }
 
+    fn is_truth(&self, start: usize, kind: &Kind) -> bool {
+        let encoding = u32_at(self.types, start + 12).map(|word| word >> 24);
+        kind.kind == KIND_INT && kind.size_or_type == 1 && encoding.is_some_and(|e| e & ENCODING_BOOL != 0)
+    }
+
     /// A type by its position, and where it begins.
     fn kind(&self, index: usize) -> Option<(usize, Kind)> {
         let start = *self.starts.get(index)? as usize;
@@ -236,7 +281,7 @@ impl<'data> Btf<'data> {
         let mut index = (number as usize).checked_sub(1)?;
         for _ in 0..DEPTH {
             let (_, kind) = self.kind(index)?;
-            if !matches!(kind.kind, KIND_TYPEDEF | KIND_VOLATILE | KIND_CONST | KIND_RESTRICT) {
+            if !QUALIFIERS.contains(&kind.kind) {
                 return Some(index);
             }
             index = (kind.size_or_type as usize).checked_sub(1)?;
@@ -325,7 +370,7 @@ impl Kind {
             KIND_STRUCT | KIND_UNION | KIND_DATASEC | KIND_ENUM64 => Some(12 * self.length),
             KIND_ENUM | KIND_FUNC_PROTO => Some(8 * self.length),
             // Pointers, forwards, typedefs, qualifiers, functions, floats, type tags.
-            KIND_POINTER | 7..=KIND_FUNC | 16 | 18 => Some(0),
+            KIND_POINTER | 7..=KIND_FUNC | 16 | KIND_TYPE_TAG => Some(0),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::Btf;
+use super::{Btf, Shape};
 use crate::fixture::btf;
 
 const UNION: (&str, u32, &[(&str, u32)]) = ("", 4, &[("flags", 0), ("cpuid", 2)]);
@@ -75,17 +75,69 @@ proptest! {
     }
 }
 
-#[test]
-fn truth_values_behind_parameters_are_found() {
-    let text = "struct inner { char c; _Bool deep; }; typedef const struct inner inner_t;\n\
-                struct outer { long a; _Bool b; _Bool bit : 1; union { _Bool u; char v; }; inner_t in; _Bool many[2]; };\n\
-                int f(int n, const struct outer *restrict p, _Bool *q) { return n + p->b + *q + p->in.deep; }";
+/// An object with the types of some C.
+fn compiled(text: &str) -> crate::Image {
     let dir = tempfile::tempdir().expect("a directory");
     let (c, o) = (dir.path().join("a.c"), dir.path().join("a.o"));
     std::fs::write(&c, text).expect("written");
     let status = std::process::Command::new("gcc").args(["-gbtf", "-O2", "-c", "-o"]).arg(&o).arg(&c).status();
     assert!(status.expect("gcc runs").success());
-    let image = crate::Image::open(&o).expect("an object");
+    crate::Image::open(&o).expect("an object")
+}
+
+#[test]
+fn types_are_found_by_their_words_and_described() {
+    let text = "typedef unsigned long word_t; enum colour { RED = 1, BLUE = 7 }; enum big { FAR = 1ull << 40 };\n\
+                struct inner { const char *label; char name[12]; };\n\
+                struct outer { struct inner in; struct { int low : 3; unsigned high : 5; }; word_t words[4]; _Bool on; };\n\
+                int f(struct outer *p, enum colour c, enum big b, const char **t, void *v, word_t w) { return c; }";
+    let image = compiled(text);
+    let types = Btf::parse(image.btf().expect("it has types")).expect("they are sound");
+    for (words, spelling) in [
+        ("struct outer *", "struct outer *"),
+        ("const volatile struct outer *", "struct outer *"),
+        ("const char **", "char **"),
+        ("void *", "void *"),
+        ("word_t", "long unsigned int"),
+        ("enum colour", "enum colour"),
+    ] {
+        let found = types.type_spelled(words).unwrap_or_else(|| panic!("{words}"));
+        assert_eq!(types.spelling(found), spelling);
+    }
+    assert_eq!(types.type_spelled("struct nothing *"), None);
+    let outer = types.composite_named("outer").expect("it is there");
+    let members: Vec<_> = types
+        .typed_members(outer)
+        .into_iter()
+        .map(|m| (m.name, m.bit_offset, m.bits, types.spelling(m.member)))
+        .collect();
+    insta::assert_snapshot!(format!("{members:?}"), @r#"[("in", 0, None, "struct inner"), ("low", 192, Some(3), "int"), ("high", 195, Some(5), "unsigned int"), ("words", 256, None, "long unsigned int [4]"), ("on", 512, None, "char")]"#);
+    let colour = types.type_spelled("enum colour").expect("it is there");
+    assert_eq!(types.shape(colour), Shape::Enumeration { bytes: 4, signed: false });
+    assert_eq!(types.enumerators(colour), [("RED".to_owned(), 1), ("BLUE".to_owned(), 7)]);
+    let big = types.type_spelled("enum big").expect("it is there");
+    assert_eq!(types.enumerators(big), [("FAR".to_owned(), 1 << 40)]);
+    assert_eq!(types.shape(outer), Shape::Composite);
+}
+
+#[test]
+fn a_modules_types_count_on_from_the_kernels() {
+    let kernel = btf(&[("first", 8, &[("a", 0)])]);
+    // Type 1 is the member's, in both.
+    let module = btf(&[("second", 8, &[("b", 4)])]);
+    let blob = super::joined(&kernel, &module).expect("both are sound");
+    let types = Btf::parse(&blob).expect("the outline is sound");
+    assert_eq!(types.len(), 4);
+    assert_eq!(types.struct_named("first").expect("it is there").size, 8);
+    assert!(super::joined(&kernel, &module[..20]).is_err());
+}
+
+#[test]
+fn truth_values_behind_parameters_are_found() {
+    let text = "struct inner { char c; _Bool deep; }; typedef const struct inner inner_t;\n\
+                struct outer { long a; _Bool b; _Bool bit : 1; union { _Bool u; char v; }; inner_t in; _Bool many[2]; };\n\
+                int f(int n, const struct outer *restrict p, _Bool *q) { return n + p->b + *q + p->in.deep; }";
+    let image = compiled(text);
     let types = Btf::parse(image.btf().expect("it has types")).expect("they are sound");
     assert_eq!(types.booleans("f"), [(1, 8), (1, 12), (2, 0)]);
     assert_eq!(types.booleans("g"), []);

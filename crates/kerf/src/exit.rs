@@ -2,6 +2,7 @@
 
 use kerf_config::ConfigError;
 use kerf_const::ConstError;
+use kerf_expression::ExpressionError;
 use kerf_lab::LabError;
 use kerf_live::LiveError;
 use kerf_live::policy::PolicyError;
@@ -36,6 +37,8 @@ pub enum ExitCode {
     Policy = 17,
     /// `--mode immediate` where a thread could meet both values.
     NotIndependent = 18,
+    /// An expression cannot be read or checked.
+    Expression = 19,
     /// Root is needed.
     NotPermitted = 20,
     /// The kernel module is not loaded, or could not be built or loaded.
@@ -106,8 +109,10 @@ impl ExitCode {
         let live = || cause.downcast_ref::<LiveError>().map(Self::of_live);
         let policy = || cause.downcast_ref::<PolicyError>().map(|_| ExitCode::Policy);
         let config = || cause.downcast_ref::<ConfigError>().map(Self::of_config);
+        let expression = || cause.downcast_ref::<ExpressionError>().map(|_| ExitCode::Expression);
         let trial = || cause.downcast_ref::<TrialError>().map(Self::of_trial);
-        lab().or_else(constant).or_else(live).or_else(policy).or_else(config).or_else(trial)
+        let ours = lab().or_else(constant).or_else(live).or_else(policy);
+        ours.or_else(config).or_else(expression).or_else(trial)
     }
 
     fn of_config(error: &ConfigError) -> Self {

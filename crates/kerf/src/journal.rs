@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kerf_live::{ActiveEntry, Status};
+use kerf_live::{ActiveEntry, Entry, Status, Transaction};
 use serde::{Deserialize, Serialize};
 
 /// Where the lines go; `KERF_LOG_FILE` moves it.
@@ -80,6 +80,17 @@ fn append(file: &Path, line: &Line) -> io::Result<()> {
 pub fn unset(status: &Status, ids: &[String]) -> Vec<Changed> {
     let set = status.entries.iter().filter(|entry| ids.contains(&entry.id));
     set.map(|entry| Changed { id: entry.id.clone(), from: value(entry), to: "stock".into() }).collect()
+}
+
+/// What changes when a policy comes.
+pub fn decided(transaction: &Transaction, status: &Status, name: &str) -> Vec<Changed> {
+    let before = |id: &str| status.entries.iter().find(|entry| entry.id == id).map(value);
+    let line = |entry: &Entry| Changed {
+        id: entry.id.clone(),
+        from: before(&entry.id).unwrap_or_else(|| "stock".into()),
+        to: if entry.locations.is_empty() { "stock".into() } else { format!("decided by {name}") },
+    };
+    transaction.entries.iter().map(line).collect()
 }
 
 /// What a constant is, in a word.

@@ -2,6 +2,8 @@
 
 #[path = "live/effects.rs"]
 mod effects;
+#[path = "live/files.rs"]
+mod files;
 #[path = "live/untyped.rs"]
 mod untyped;
 

@@ -64,11 +64,11 @@ impl Btf<'_> {
         Some((name, Prototype { parameters, result: self.type_id(kind.size_or_type) }))
     }
 
-    fn type_id(&self, number: u32) -> Option<TypeId> {
+    pub(super) fn type_id(&self, number: u32) -> Option<TypeId> {
         self.plain(number).map(|index| TypeId(index as u32 + 1))
     }
 
-    fn of(&self, id: TypeId) -> Option<(usize, Kind)> {
+    pub(super) fn of(&self, id: TypeId) -> Option<(usize, Kind)> {
         self.kind((id.0 as usize).checked_sub(1)?)
     }
 
@@ -116,7 +116,7 @@ impl Btf<'_> {
         }
     }
 
-    fn element(&self, start: usize) -> Option<TypeId> {
+    pub(super) fn element(&self, start: usize) -> Option<TypeId> {
         self.type_id(u32_at(self.types, start + 12)?)
     }
 

@@ -119,7 +119,11 @@ impl Object {
         Object::parse(bytes).map_err(|why| PolicyError::Object { file: path.to_owned(), why })
     }
 
-    fn parse(bytes: Vec<u8>) -> Result<Object, String> {
+    /// Looks into an object in memory.
+    ///
+    /// # Errors
+    /// Why it is no policy.
+    pub fn parse(bytes: Vec<u8>) -> Result<Object, String> {
         let file = object::File::parse(bytes.as_slice()).map_err(|error| format!("is no object file: {error}"))?;
         if file.architecture() != object::Architecture::Bpf {
             return Err("is no BPF object: compile it with `kerf policy check -o`".into());

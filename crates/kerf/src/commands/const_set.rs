@@ -6,6 +6,7 @@ use kerf_const::ConstError;
 use kerf_const::apply::{self, Choice, Setting};
 use kerf_const::entry::{Entry, Interval};
 use kerf_const::table::Table;
+use kerf_expression::Expression;
 use kerf_live::{Change, Live, LiveError, Mode, Status, Transaction};
 
 use super::const_build::FromArgs;
@@ -15,24 +16,40 @@ use super::mode_words::{self, ModeArgs};
 use crate::running_text::with_running;
 use crate::{journal, print, running};
 
-pub const EXAMPLES: &str = "\
-Examples:
+mod decided;
+
+pub const EXAMPLES: &str = r#"Examples:
   kerf const set BLK_MAX_REQUEST_COUNT 4
   kerf const set SHRINK_BATCH=1K MAX_SOFTIRQ_RESTART=0x20
   kerf const set BLK_MAX_REQUEST_COUNT 128 --placement detour
   kerf const set BLK_MAX_REQUEST_COUNT 4 --mode global --timeout 10
   kerf const set HYSTART_DELAY_MIN@0 500
   kerf const set BLK_MAX_REQUEST_COUNT 8 --min 4 --max 64 --step 32 --rate 6 --note 'random reads'
+  kerf const set BLK_MAX_REQUEST_COUNT=4 --when 'comm == "nginx" && cpu in (2, 3)'
+  kerf const set HYSTART_DELAY_MAX=32000 --when 'cgroup under "/bulk.slice"' --name bulk
+  kerf const set 'SHRINK_BATCH==if node == 0 then 64 else keep'
+  kerf const set SHRINK_BATCH '=if shrinker->seeks == 0 then 1K else 128'
+
+With --when, or with a value that begins with `=` and is an expression, the value is decided anew each time it is used, by a
+policy that is made here (docs/expressions.md); `kerf const unset` and `kerf policy unload` take it back.
 
 Several constants change in the same moment, or none does. NAME@0 is the first of the numbers that the compiler derived
-from the constant (see `kerf const show`). Setting the stock value is the same as unsetting.";
+from the constant (see `kerf const show`). Setting the stock value is the same as unsetting."#;
 
 /// What to set.
 #[derive(Debug, Args)]
 pub struct SetArgs {
-    /// ID VALUE, or ID=VALUE as often as wanted. Values may be hexadecimal, and end in K, M or G.
+    /// ID VALUE, or ID=VALUE as often as wanted. Values may be hexadecimal, and end in K, M or G. One that begins with `=` is an
+    /// expression: ID==EXPR.
     #[arg(required = true, value_name = "ID VALUE | ID=VALUE", allow_negative_numbers = true)]
     words: Vec<String>,
+    /// When the values are used: an expression over the thread (comm, pid, tgid, uid, gid, cpu, node, cgroup) and the arguments of
+    /// the constant's function. Else the stock value stays.
+    #[arg(long, value_name = "EXPR", conflicts_with = "placement")]
+    when: Option<String>,
+    /// The name of the policy that decides, with --when or an expression [default: the first constant's, in lower case].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Where the numbers go [default: immediates where they fit, else detours].
     #[arg(long, value_name = "PLACEMENT")]
     placement: Option<PlacementWord>,
@@ -87,12 +104,24 @@ impl SetArgs {
 
     fn execute(&self) -> anyhow::Result<u8> {
         let pairs = pairs(&self.words)?;
+        let parsed = |text: &String| Expression::parse(text).context("read --when");
+        let when = self.when.as_ref().map(parsed).transpose()?;
+        let decides = when.is_some() || pairs.iter().any(|(_, given)| matches!(given, Given::Expression(_)));
+        self.check_options(decides)?;
         if !rustix::process::geteuid().is_root() {
             return Err(LiveError::NotPermitted.into());
         }
         let table = self.table.open()?;
         let build = running::build_id()?;
-        let wish = |(id, value): &(String, i128)| SetArgs::wish(&self.from, &table, &build, id, *value);
+        if decides {
+            return self.decide(&table, &build, pairs, when.as_ref());
+        }
+        let wish = |(id, given): &(String, Given)| match given {
+            Given::Value(value) => SetArgs::wish(&self.from, &table, &build, id, *value),
+            Given::Expression(_) => {
+                Err(ConstError::Internal(format!("the expression for {id} decides on nothing")).into())
+            }
+        };
         let wishes: Vec<Wish> = pairs.iter().map(wish).collect::<anyhow::Result<_>>()?;
         let mut live = Live::open()?;
         let status = live.status()?;
@@ -241,19 +270,34 @@ fn placement(entry: &kerf_live::Entry) -> &'static str {
     }
 }
 
+/// What a constant is given on the command line.
+#[derive(Debug)]
+enum Given {
+    Value(i128),
+    Expression(Expression),
+}
+
+/// A value, or behind another `=` an expression.
+fn given(text: &str) -> anyhow::Result<Given> {
+    if let Some(expression) = text.strip_prefix('=') {
+        return Ok(Given::Expression(Expression::parse(expression)?));
+    }
+    Ok(Given::Value(parse_value(text)?))
+}
+
 /// The ids and values of the command line.
-fn pairs(words: &[String]) -> Result<Vec<(String, i128)>, ConstError> {
+fn pairs(words: &[String]) -> anyhow::Result<Vec<(String, Given)>> {
     if let [id, value] = words
         && !id.contains('=')
-        && !value.contains('=')
+        && (value.starts_with('=') || !value.contains('='))
     {
-        return Ok(vec![(id.clone(), parse_value(value)?)]);
+        return Ok(vec![(id.clone(), given(value)?)]);
     }
     let pair = |word: &String| {
         let (id, value) = word.split_once('=').filter(|(id, _)| !id.is_empty()).ok_or_else(|| {
             ConstError::BadQuery { query: word.clone(), why: "give ID VALUE, or ID=VALUE several times".into() }
         })?;
-        Ok((id.to_owned(), parse_value(value)?))
+        Ok((id.to_owned(), given(value)?))
     };
     words.iter().map(pair).collect()
 }
@@ -262,8 +306,27 @@ fn pairs(words: &[String]) -> Result<Vec<(String, i128)>, ConstError> {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> Result<Vec<(String, i128)>, ConstError> {
-        pairs(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    fn words(text: &str) -> anyhow::Result<Vec<(String, i128)>> {
+        let pairs = pairs(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())?;
+        let value = |(id, given)| match given {
+            Given::Value(value) => Ok((id, value)),
+            Given::Expression(_) => Err(anyhow::anyhow!("{id}: an expression")),
+        };
+        pairs.into_iter().map(value).collect()
+    }
+
+    #[test]
+    fn a_second_equals_sign_begins_an_expression() {
+        let read = |words: &[&str]| pairs(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
+        for words in
+            [&["A==cpu"][..], &["A", "=if cpu == 0 then 4 else keep"], &["A=4", "B==if comm == \"x=y\" then 1 else 2"]]
+        {
+            let read = read(words).unwrap();
+            assert!(matches!(read.last(), Some((_, Given::Expression(_)))), "{words:?}");
+        }
+        let wrong = read(&["A==cpu +"]).unwrap_err();
+        assert!(wrong.downcast_ref::<kerf_expression::ExpressionError>().is_some(), "{wrong:#}");
+        assert!(read(&["A", "B=cpu"]).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ Examples:
   kerf const unset BLK_MAX_REQUEST_COUNT --mode global
   kerf const unset --all
 
+A constant that a policy decides is given back together with all others of that policy: name them all. `kerf policy unload` does the same.
 With --all, or without an entry in the scope table, the stock text comes back for everybody at once, whoever is inside a safe span.";
 
 /// What to unset.
@@ -79,22 +80,24 @@ impl UnsetArgs {
     ) -> anyhow::Result<(Outcome, Mode, &'static str)> {
         let mut transaction = Transaction::new(status.build_id.clone());
         transaction.timeout = self.mode.timeout();
+        transaction.drop = if self.all { None } else { policy_of(status, ids)? };
+        let by_hand = |id: &&String| status.entries.iter().any(|e| e.id == **id && e.policy.is_none());
+        transaction.unset = ids.iter().filter(by_hand).cloned().collect();
         let rows = match active_rows(self.table.open(), ids) {
             _ if self.all => {
                 return Ok((live.unset_all()?, Mode::Immediate, "everything: without a look at safe spans"));
             }
             Err(error) if self.mode.wants_transition() => return Err(error),
             Err(_) => {
-                transaction.unset = ids.to_vec();
                 let why = "no entry in the scope table: without a look at safe spans";
                 return Ok((live.set(&transaction)?, Mode::Immediate, why));
             }
             Ok(rows) => rows,
         };
         transaction.mode = self.mode.choose(rows.iter().map(|(entry, _)| entry))?;
-        match transaction.mode {
-            Mode::Immediate => transaction.unset = ids.to_vec(),
-            Mode::Task | Mode::Global => transaction.entries = stock_entries(&rows, status)?,
+        if transaction.mode != Mode::Immediate {
+            transaction.unset.clear();
+            transaction.entries = stock_entries(&rows, status)?;
         }
         Ok((live.set(&transaction)?, transaction.mode, ""))
     }
@@ -136,4 +139,29 @@ impl UnsetArgs {
         print::text(&said.join(", "))?;
         Ok(0)
     }
+}
+
+/// The policy that decides on some of these constants, which goes if it decides on nothing else.
+fn policy_of(status: &Status, ids: &[String]) -> Result<Option<String>, LiveError> {
+    let decided = || status.entries.iter().filter_map(|e| Some((&e.id, e.policy.as_ref()?.owner.as_str())));
+    let mut policies: Vec<&str> = decided().filter(|(id, _)| ids.contains(id)).map(|(_, owner)| owner).collect();
+    policies.sort_unstable();
+    policies.dedup();
+    let name = match policies[..] {
+        [] => return Ok(None),
+        [name] => name,
+        _ => {
+            let why = format!("the policies {} hold them: one goes at a time", policies.join(", "));
+            return Err(LiveError::Owned(why));
+        }
+    };
+    let others = decided().filter(|(id, owner)| *owner == name && !ids.contains(id)).map(|(id, _)| id.as_str());
+    let others: Vec<&str> = others.collect();
+    if others.is_empty() {
+        return Ok(Some(name.to_owned()));
+    }
+    Err(LiveError::Owned(format!(
+        "the policy {name} decides {} too, and its constants come and go together: name them as well, or take it out          (`kerf policy unload {name}`)",
+        others.join(", ")
+    )))
 }

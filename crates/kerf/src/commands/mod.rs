@@ -2,6 +2,7 @@
 
 mod apply;
 mod const_build;
+mod const_decide;
 mod const_find;
 mod const_list;
 mod const_set;

@@ -105,7 +105,7 @@ impl LoadArgs {
         if !self.dry_run {
             policy::sweep_pins(&mut live)?;
             loaded.keep_pins(&name)?;
-            journal::record("load", &name, &transaction.note, changed(&transaction, &status, &name));
+            journal::record("load", &name, &transaction.note, journal::decided(&transaction, &status, &name));
         }
         if self.json {
             let ids: Vec<&str> = entries.iter().map(Entry::label).collect();
@@ -193,17 +193,6 @@ impl LoadArgs {
         }
         Ok(transaction)
     }
-}
-
-/// What changes for whom, for the log.
-fn changed(transaction: &Transaction, status: &Status, name: &str) -> Vec<journal::Changed> {
-    let before = |id: &str| status.entries.iter().find(|entry| entry.id == id).map(journal::value);
-    let line = |entry: &kerf_live::Entry| journal::Changed {
-        id: entry.id.clone(),
-        from: before(&entry.id).unwrap_or_else(|| "stock".into()),
-        to: if entry.locations.is_empty() { "stock".into() } else { format!("decided by {name}") },
-    };
-    transaction.entries.iter().map(line).collect()
 }
 
 #[cfg(test)]

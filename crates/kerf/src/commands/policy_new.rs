@@ -10,7 +10,7 @@ use kerf_const::entry::{Class, Entry};
 use kerf_const::error::ConstError;
 
 use super::const_words::{TableArgs, find_anywhere};
-use super::policy_words::visible;
+use super::policy_words::{program_name, visible};
 use crate::print;
 
 pub const EXAMPLES: &str = "\
@@ -67,13 +67,6 @@ fn tunable(entry: &Entry) -> Result<(), ConstError> {
     Err(ConstError::NotSettable { id: entry.label().into(), class, reason: entry.reason.clone() })
 }
 
-/// A name that C takes.
-fn function_name(entry: &Entry) -> String {
-    let lower = entry.label().to_lowercase();
-    let name: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("c_{name}") } else { name }
-}
-
 fn stub(entries: &[Entry]) -> String {
     let mut out =
         String::from("// SPDX-License-Identifier: GPL-2.0-only\n#include \"vmlinux.h\"\n#include \"kerf.bpf.h\"\n");
@@ -86,7 +79,7 @@ fn stub(entries: &[Entry]) -> String {
             out,
             " */\nXK_TUNE({}, \"{}\")\n{{\n\tif (!xk_transition_done(xk_ctx))\n\t\treturn 0;\n\t/* xk_set(xk_ctx, VALUE) when \
              another value than {} should be used. */\n\treturn 0;\n}}\n",
-            function_name(entry),
+            program_name(entry),
             entry.id,
             entry.value
         );

@@ -119,6 +119,13 @@ pub fn parameters(tune: &Tune) -> BTreeSet<usize> {
     policy::parameters_read(&tune.code).unwrap_or_else(|| (0..6).collect())
 }
 
+/// A name for what decides on a constant, one that C takes.
+pub fn program_name(entry: &Entry) -> String {
+    let lower = entry.label().to_lowercase();
+    let name: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("c_{name}") } else { name }
+}
+
 /// Functions and parameters that a policy of the constant can see, one line a place.
 pub fn visible(entry: &Entry) -> Vec<String> {
     let mut lines = Vec::new();

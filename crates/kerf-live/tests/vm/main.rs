@@ -76,7 +76,7 @@ fn play(cpus: u32, preempt: &str, scenarios: &[String]) -> Result<(), libtest_mi
     let probed = ["transitions", "inside", "cases", "random"];
     machine.in_turns = scenarios.iter().any(|scenario| probed.iter().any(|name| scenario.starts_with(name)));
     machine.append = vec![format!("preempt={preempt}")];
-    machine.timeout = Duration::from_secs(if long() { 3600 } else { 900 });
+    machine.timeout = Duration::from_secs(if long() { 7200 } else { 900 });
     let script = scenarios.iter().map(|scenario| format!("/init guest {scenario}")).collect::<Vec<_>>().join(" && ");
     let outcome = machine.run(&["sh".into(), "-c".into(), script])?;
     let output = format!("{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
@@ -149,7 +149,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         trial("transitions_and_what_comes_in_the_way", 4, &["full"], &words("cases")),
         trial("random_operations_do_what_the_model_says", 2, &["full"], &[counted("random", 60, 1000)]),
         trial("one_decision_for_one_execution", 2, &["full"], &words("executions, late, crowd")),
-        trial("transitions_never_mix", 4, &["full"], &[counted("transitions", 20, 2500)]),
+        trial("transitions_never_mix", 4, &["full"], &[counted("transitions", 20, 1000)]),
         trial("cycles_under_load_leave_stock_text", 4, &["none", "full"], &[counted("cycles", 60, 2000)]),
     ]
 }

@@ -107,7 +107,7 @@ loss() {
 
 memory() {
 	group=/sys/fs/cgroup
-	mountpoint -q $group || mount -t cgroup2 none $group
+	grep -q " $group " /proc/mounts || mount -t cgroup2 none $group
 	echo +memory > $group/cgroup.subtree_control || true
 	mkdir $group/small
 	echo $$ > $group/small/cgroup.procs

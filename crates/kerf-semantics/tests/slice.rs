@@ -192,7 +192,8 @@ fn results_of_calls_follow_from_arguments() {
     assert_eq!(positions(&body, slice.used.keys().copied()), [0, 1, 2, 3]);
     let slice = of(&body, 0, &mut World::default());
     assert_eq!(positions(&body, slice.used.keys().copied()), [0, 1]);
-    assert_eq!(positions(&body, slice.inside.iter().copied()), [1]);
+    // The called function uses it while the address behind the call is all of this function that is on the stack.
+    assert_eq!(positions(&body, slice.inside.iter().copied()), [1, 2]);
 }
 
 #[test]

@@ -111,7 +111,7 @@ pub struct Origin {
 pub struct Slice {
     /// For each instruction that uses what carries the value: what it uses. Sources use nothing.
     pub used: BTreeMap<u64, Carriers>,
-    /// Instructions before which something carries the value that will be used.
+    /// Instructions before which something carries the value that will be used, and those that a call comes back to which uses it.
     pub inside: BTreeSet<u64>,
     /// Whether the function's result follows from it.
     pub returned: bool,
@@ -295,6 +295,11 @@ impl Slicer<'_> {
             let before = self.before.get(ip).cloned().unwrap_or_default();
             if needed.get(ip).is_some_and(|wanted| wanted.meets(&before)) {
                 slice.inside.insert(*ip);
+            }
+            let is_call = self.body.code.get(ip).is_some_and(|insn| surroundings.role(insn) == Role::Call);
+            if is_call && !step.used.is_empty() {
+                // While the called function uses it, only the address behind the call is on the stack.
+                slice.inside.extend(self.successors(*ip));
             }
             let starts = self.origin.sources.contains(ip) || self.origin.calls.contains(ip);
             if starts || !step.used.is_empty() {

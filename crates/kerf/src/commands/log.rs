@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::Args;
 
-use crate::journal::{self, Line};
+use crate::journal::{self, Changed, Line};
 use crate::print;
 
 pub const EXAMPLES: &str = "\
@@ -43,7 +43,7 @@ impl LogArgs {
         } else if chosen.is_empty() {
             print::text("nothing was changed")?;
         } else {
-            print::text(&print::table(&["WHEN", "WHO", "WHAT", "WHY"], chosen.iter().map(|line| row(line))))?;
+            chosen.iter().try_for_each(|line| print::text(&sentences(line)))?;
         }
         Ok(0)
     }
@@ -57,21 +57,23 @@ impl LogArgs {
     }
 }
 
-fn row(line: &Line) -> Vec<String> {
-    let changes: Vec<String> = line.changed.iter().map(|c| format!("{}: {} → {}", c.id, c.from, c.to)).collect();
-    let action = match line.policy.as_str() {
-        "" => line.action.clone(),
-        policy => format!("{} {policy}", line.action),
-    };
-    let what = if changes.is_empty() { action } else { format!("{action}\n{}", changes.join("\n")) };
-    let who = if line.from.is_empty() { line.by.clone() } else { format!("{}, from {}", line.by, line.from) };
-    vec![print::time(line.time_ns), who, what, line.note.clone()]
+/// When, who and what, then why and what changed, each on a line of its own.
+fn sentences(line: &Line) -> String {
+    let from = if line.from.is_empty() { String::new() } else { format!(", from {}", line.from) };
+    let policy = if line.policy.is_empty() { String::new() } else { format!(" {}", line.policy) };
+    let mut text = format!("{}  {}{policy}, by {}{from}", print::time(line.time_ns), line.action, line.by);
+    if !line.note.is_empty() {
+        text += &format!("\n    because: {}", line.note);
+    }
+    for Changed { id, from, to } in &line.changed {
+        text += &format!("\n    {id}: {from} → {to}");
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Changed;
 
     fn line(time_ns: u64, id: &str, policy: &str) -> Line {
         let changed = vec![Changed { id: id.into(), from: "1".into(), to: "2".into() }];
@@ -93,8 +95,8 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_all_of_it() {
-        let row = row(&line(0, "A", "plug"));
-        assert_eq!((row[1].as_str(), row[2].as_str()), ("root, from sh", "set plug\nA: 1 → 2"));
+    fn a_change_is_told_with_all_of_it() {
+        let told = sentences(&Line { note: "why".into(), ..line(0, "A", "plug") });
+        assert!(told.ends_with("  set plug, by root, from sh\n    because: why\n    A: 1 → 2"), "{told}");
     }
 }

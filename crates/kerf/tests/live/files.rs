@@ -52,7 +52,7 @@ const WORDS: Words = &[
     ("kerf verify", 32, "BLK_MAX_REQUEST_COUNT  8"),
     ("kerf const unset BLK_MAX_REQUEST_COUNT", 0, "BLK_MAX_REQUEST_COUNT: stock"),
     ("kerf log BLK_MAX_REQUEST_COUNT --last 2", 0, "BLK_MAX_REQUEST_COUNT: 16 → stock"),
-    ("kerf log", 0, "BLK_MAX_REQUEST_COUNT: 32 → 8  /etc/kerf.d/50-db.toml: random reads"),
+    ("kerf log", 0, "because: /etc/kerf.d/50-db.toml: random reads\n    BLK_MAX_REQUEST_COUNT: 32 → 8"),
     ("chmod 666 /etc/kerf.d/50-db.toml", 0, ""),
     ("kerf apply", 34, "chmod go-w /etc/kerf.d/50-db.toml"),
     ("chmod 644 /etc/kerf.d/50-db.toml", 0, ""),

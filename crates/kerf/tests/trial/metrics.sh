@@ -16,11 +16,17 @@ requests() {
 	echo $(($(field 5) - before))
 }
 
-# How many microseconds a random read takes from the plug to its end, on average of 4096.
+# How many microseconds the first of some random reads waits until the plug is emptied, by the kernel's trace: the median.
 latency() {
-	before=$(field 4)
-	/io random /dev/nullb0 16
-	echo $((($(field 4) - before) * 1000 / 4096)) us
+	trace=/sys/kernel/tracing
+	echo > $trace/trace
+	echo 1 > $trace/events/block/block_plug/enable
+	echo 1 > $trace/events/block/block_unplug/enable
+	/io random /dev/nullb0 8
+	echo 0 > $trace/events/block/enable
+	sed -n 's/^ *io-.* \([0-9]*\)\.\([0-9]\{6\}\): block_\([a-z]*\): .*/\3 \1\2/p' $trace/trace |
+		awk '$1 == "plug" { start = $2 } $1 == "unplug" { print $2 - start }' | sort -n |
+		awk '{ wait[NR] = $1 } END { print wait[int((NR + 1) / 2)] " us" }'
 }
 
 # A number around 1000 with noise of 2 % and a drift of 0.3 % a run, the same at each call; 5 % less while the limit is 4.

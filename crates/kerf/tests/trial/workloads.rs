@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{object, said};
 
 /// The trials. The machine's disk has no heads and the machine may be emulated, so throughput says nothing here. What makes the
-/// paper's workloads slow, requests that could have been merged and requests that wait in the plug, the kernel counts itself.
+/// paper's workloads slow, requests that could have been merged and requests that wait in the plug, the kernel counts and times itself.
 pub const STEPS: &[(&str, &str)] = &[
     (
         "streams",

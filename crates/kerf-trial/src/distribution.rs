@@ -40,24 +40,14 @@ fn student(t: f64, freedom: usize) -> f64 {
     f64::midpoint(1.0, between)
 }
 
-/// Where a growing share reaches `wanted`, between −1000 and 1000.
-fn where_it_reaches(wanted: f64, share: impl Fn(f64) -> f64) -> f64 {
+/// The number, between −1000 and 1000, that Student's t is below with this probability.
+pub fn student_quantile(probability: f64, freedom: usize) -> f64 {
     let (mut low, mut high) = (-1000.0, 1000.0);
-    for _ in 0..80 {
+    for _ in 0..50 {
         let middle = f64::midpoint(low, high);
-        if share(middle) < wanted { low = middle } else { high = middle }
+        if student(middle, freedom.max(1)) < probability { low = middle } else { high = middle }
     }
     f64::midpoint(low, high)
-}
-
-/// The number that a standard normal distribution is below with this probability.
-pub fn normal_quantile(probability: f64) -> f64 {
-    where_it_reaches(probability, normal)
-}
-
-/// The number that Student's t is below with this probability.
-pub fn student_quantile(probability: f64, freedom: usize) -> f64 {
-    where_it_reaches(probability, |t| student(t, freedom.max(1)))
 }
 
 #[cfg(test)]
@@ -69,8 +59,6 @@ mod tests {
         for (z, share) in [(0.0, 0.5), (1.0, 0.841_344_746), (-1.959_963_985, 0.025), (3.0, 0.998_650_102)] {
             assert!((normal(z) - share).abs() < 1e-8, "{z}: {}", normal(z));
         }
-        assert!((normal_quantile(0.975) - 1.959_964).abs() < 1e-5);
-        assert!((normal_quantile(0.8) - 0.841_621).abs() < 1e-5);
         assert!(normal(-40.0) < 1e-10 && normal(40.0) > 1.0 - 1e-10);
     }
 

@@ -57,7 +57,7 @@ pub enum TrialError {
         found: String,
     },
     /// Somebody wants the trial to end.
-    #[error("finish: interrupted by {signal}")]
+    #[error("interrupted by {signal}")]
     Interrupted {
         /// The signal's name.
         signal: &'static str,

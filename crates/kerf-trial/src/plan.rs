@@ -67,11 +67,12 @@ impl Plan {
 }
 
 /// How many rounds it takes until the smallest p-value that the permutation test can give, corrected for so many values, is below
-/// `alpha`. In a round, a value can take the place of either run of stock: n rounds have 3^n arrangements.
+/// `alpha`. In a round, a value can take the place of either run of stock: n rounds have 3^n arrangements, of which the clearest effect
+/// is the lowest or the highest.
 pub fn fewest_rounds(values: usize, alpha: f64) -> usize {
     let values = values.max(1) as f64;
     // Two rounds are the least that have a spread.
-    (2..64).find(|rounds| values / 3f64.powi(*rounds) < alpha).unwrap_or(64) as usize
+    (2..64).find(|rounds| 2.0 * values / 3f64.powi(*rounds) < alpha).unwrap_or(64) as usize
 }
 
 #[cfg(test)]
@@ -108,9 +109,9 @@ mod tests {
 
     #[test]
     fn so_many_rounds_are_needed() {
-        assert_eq!(fewest_rounds(1, 0.05), 3);
-        assert_eq!(fewest_rounds(3, 0.05), 4);
+        assert_eq!(fewest_rounds(1, 0.05), 4);
+        assert_eq!(fewest_rounds(4, 0.05), 5);
         assert_eq!(fewest_rounds(1, 0.5), 2);
-        assert_eq!(fewest_rounds(10, 0.001), 9);
+        assert_eq!(fewest_rounds(10, 0.001), 10);
     }
 }

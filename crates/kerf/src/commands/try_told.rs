@@ -75,7 +75,7 @@ impl Told<'_> {
         let page = Page {
             release,
             metric: self.metric,
-            baseline: &self.baseline(),
+            baseline: &self.turns.baseline(),
             direction: self.question.direction,
             alpha: self.question.alpha,
             seed: self.question.seed,
@@ -88,16 +88,7 @@ impl Told<'_> {
 
     fn title(&self) -> String {
         let (rounds, better) = (self.answer.rounds, self.question.direction.word());
-        format!("baseline {}; {rounds} rounds, seed {}; {better} is better", self.baseline(), self.question.seed)
-    }
-
-    /// What was in force before.
-    fn baseline(&self) -> String {
-        let one = |constant: &Constant| match constant.set {
-            None => format!("{} = {} (stock)", constant.id, constant.stock),
-            Some(set) => format!("{} = {set} (set before; stock is {})", constant.id, constant.stock),
-        };
-        self.turns.constants.iter().map(one).collect::<Vec<_>>().join(", ")
+        format!("baseline {}; {rounds} rounds, seed {}; {better} is better", self.turns.baseline(), self.question.seed)
     }
 
     /// What to call the values: with their constant's name if there are several constants.
@@ -152,7 +143,7 @@ impl Told<'_> {
         let switches = format!("{} switches of {:.1} ms", self.turns.switches.len(), self.switch().as_secs_f64() * 1e3);
         match self.kept.and_then(|value| self.turns.candidates.get(value)) {
             Some(kept) => format!("{} = {} is set ({switches})", kept.id, kept.value),
-            None => format!("everything is as before: {} ({switches})", self.baseline()),
+            None => format!("everything is as before: {} ({switches})", self.turns.baseline()),
         }
     }
 

@@ -55,10 +55,10 @@ pub struct Turns {
     pub constants: Vec<Constant>,
     /// The values that take turns.
     pub candidates: Vec<Candidate>,
-    /// The candidate that is in force, `None` for the baseline.
+    /// The candidate that should be in force, `None` for the baseline.
     now: Option<usize>,
-    /// Whether what is in force now is to stay.
-    kept: bool,
+    /// Whether nothing is to be put back: it was, or a value is to stay.
+    done: bool,
     /// How long each switch took.
     pub switches: Vec<Duration>,
 }
@@ -86,7 +86,7 @@ impl Turns {
             constants: Vec::new(),
             candidates: Vec::new(),
             now: None,
-            kept: false,
+            done: true,
             switches: Vec::new(),
         };
         let wish = |id: &str, value: i128| SetArgs::wish(from, table, build, id, value);
@@ -103,7 +103,8 @@ impl Turns {
             let query = asked.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>().join(" ");
             return Err(ConstError::BadQuery { query, why: "every value is in force already".into() }.into());
         }
-        turns.rehearse()?;
+        turns.rehearse(&status)?;
+        turns.done = false;
         Ok(turns)
     }
 
@@ -144,13 +145,23 @@ impl Turns {
     }
 
     /// Has the module check every switch from the baseline.
-    fn rehearse(&mut self) -> anyhow::Result<()> {
+    fn rehearse(&mut self, status: &Status) -> anyhow::Result<()> {
         for candidate in 0..self.candidates.len() {
-            let (mut transaction, _) = self.switch_to(Some(candidate));
-            transaction.dry_run = true;
-            self.live.set(&transaction)?;
+            if let Some(mut transaction) = self.way_to(Some(candidate), status) {
+                transaction.dry_run = true;
+                self.live.set(&transaction)?;
+            }
         }
         Ok(())
+    }
+
+    /// What was in force before, for a person.
+    pub fn baseline(&self) -> String {
+        let one = |constant: &Constant| match constant.set {
+            None => format!("{} = {} (stock)", constant.id, constant.stock),
+            Some(set) => format!("{} = {set} (set before; stock is {})", constant.id, constant.stock),
+        };
+        self.constants.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
     /// The mode of every switch.
@@ -167,18 +178,19 @@ impl Turns {
         })
     }
 
-    /// The transaction that goes from what is in force to a candidate or the baseline, and whether it changes anything.
-    fn switch_to(&self, candidate: Option<usize>) -> (Transaction, bool) {
+    /// The transaction that goes from what the module says is set to a candidate or the baseline; `None` if nothing is to be changed.
+    fn way_to(&self, candidate: Option<usize>, status: &Status) -> Option<Transaction> {
         let mut transaction = self.transaction.clone();
-        for ((constant, now), (_, wanted)) in self.wanted(self.now).zip(self.wanted(candidate)) {
+        for (constant, wanted) in self.wanted(candidate) {
+            let found = status.entries.iter().find(|entry| entry.id == constant.id).map(|entry| entry.value);
             match &wanted.entry {
-                _ if now.set == wanted.set => {}
+                _ if found == wanted.set => {}
                 Some(entry) => transaction.entries.push(entry.clone()),
                 None => transaction.unset.push(constant.id.clone()),
             }
         }
         let changes = !(transaction.entries.is_empty() && transaction.unset.is_empty());
-        (transaction, changes)
+        changes.then_some(transaction)
     }
 
     /// Brings a candidate, or the baseline, into force.
@@ -186,8 +198,9 @@ impl Turns {
     /// # Errors
     /// As [`Live::set`].
     pub fn switch(&mut self, candidate: Option<usize>) -> Result<(), LiveError> {
-        let (transaction, changes) = self.switch_to(candidate);
-        if changes {
+        // What is set is asked for, not remembered: it must be put back also where somebody else has changed it.
+        let status = self.live.status()?;
+        if let Some(transaction) = self.way_to(candidate, &status) {
             self.switches.push(self.live.set(&transaction)?.total);
         }
         self.now = candidate;
@@ -228,7 +241,7 @@ impl Turns {
     /// # Errors
     /// If it could not be done; the message says what to do.
     pub fn put_back(&mut self) -> anyhow::Result<()> {
-        if self.kept {
+        if self.done {
             return Ok(());
         }
         let mut result = self.switch(None);
@@ -238,6 +251,7 @@ impl Turns {
             }
             result = self.switch(None);
         }
+        self.done = result.is_ok();
         let ids: Vec<&str> = self.constants.iter().map(|constant| constant.id.as_str()).collect();
         result.with_context(|| {
             format!(
@@ -252,8 +266,9 @@ impl Turns {
     /// # Errors
     /// As [`Turns::switch`].
     pub fn keep(&mut self, candidate: usize) -> anyhow::Result<()> {
+        self.done = false;
         self.switch(Some(candidate))?;
-        self.kept = true;
+        self.done = true;
         Ok(())
     }
 }

@@ -99,14 +99,13 @@ impl TryArgs {
         let reader = Reader::new(self.pattern.as_deref())?;
         let metric = Metric { command: self.metric.clone(), reader, limit: self.timeout_metric };
         let (table, build) = (self.table.open()?, running::build_id()?);
-        // From here on a signal ends the trial in good order.
-        let signals = Signals::catch()?;
         let mut turns = Turns::prepare(&self.ids, &self.from, &table, &build, &self.mode)?;
         let question = self.question(turns.candidates.len());
         self.check_rounds(&question)?;
+        // From here on a signal ends the trial in good order.
+        let signals = Signals::catch()?;
         let measured = self.measure(&mut turns, &question, &metric, &signals);
-        turns.put_back()?;
-        let log = measured?;
+        let log = put_back(&mut turns, measured)?;
         let answer = analyse(&log, &question)?;
         let kept = answer.best.filter(|_| self.keep);
         if let Some(best) = kept {
@@ -144,6 +143,7 @@ impl TryArgs {
         let progress = Spinner::steps("measuring", plan.runs().count() + self.warmup as usize);
         for _ in 0..self.warmup {
             metric.run(signals).context("warm up")?;
+            turns.check()?;
             progress.step();
         }
         let mut log = Log::default();
@@ -171,10 +171,22 @@ impl TryArgs {
     }
 }
 
+/// Puts back what was in force before; where the trial failed, says that it was done.
+fn put_back(turns: &mut Turns, measured: anyhow::Result<Log>) -> anyhow::Result<Log> {
+    match (turns.put_back(), measured) {
+        (Ok(()), Err(error)) => {
+            eprintln!("kerf: everything is as before: {}", turns.baseline());
+            Err(error)
+        }
+        (Err(worse), Err(error)) => Err(worse.context(format!("{error:#}; then"))),
+        (back, measured) => back.and(measured),
+    }
+}
+
 /// A seed that can be typed.
 fn any_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::from(now.subsec_nanos()) ^ (now.as_secs() % 1_000_000)
+    now.subsec_nanos().into()
 }
 
 fn asked(text: &str) -> Result<(String, Vec<i128>), ConstError> {

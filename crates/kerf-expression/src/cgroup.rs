@@ -34,22 +34,27 @@ impl Cgroups for Mounted {
         let (level, below) = relative(path)?;
         let mounts = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| format!("no control groups can be found: /proc/self/mountinfo: {error}"))?;
-        let root = mount(&mounts).ok_or("no unified hierarchy of control groups (cgroup2) is mounted: mount it, for \
-             example `mount -t cgroup2 none /sys/fs/cgroup`")?;
+        let root = mount(&mounts).ok_or(
+            "no unified hierarchy of control groups (cgroup2) is mounted: mount it, for \
+             example `mount -t cgroup2 none /sys/fs/cgroup`",
+        )?;
         // In a namespace of its own a process sees another root, and paths would be counted from there.
         if fs::metadata("/proc/self/ns/cgroup").is_ok_and(|own| own.ino() != FIRST_NAMESPACE) {
             return Err("this process is in a cgroup namespace of its own, where paths are not the kernel's".into());
         }
         let directory = root.join(below);
         let found = fs::metadata(&directory).ok().filter(fs::Metadata::is_dir);
-        let found = found.ok_or_else(|| format!("there is no control group {path}: no directory {}", directory.display()))?;
+        let found =
+            found.ok_or_else(|| format!("there is no control group {path}: no directory {}", directory.display()))?;
         Ok(Cgroup { id: found.ino(), level })
     }
 }
 
 /// How far below the root a path is, and the path without the root.
 fn relative(path: &str) -> Result<(u32, PathBuf), String> {
-    let shown = || format!("a control group is a path from the root of the hierarchy, such as \"/system.slice\", not \"{path}\"");
+    let shown = || {
+        format!("a control group is a path from the root of the hierarchy, such as \"/system.slice\", not \"{path}\"")
+    };
     let mut components = Path::new(path).components();
     if components.next() != Some(Component::RootDir) {
         return Err(shown());

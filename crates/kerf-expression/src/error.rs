@@ -13,10 +13,14 @@ pub struct ExpressionError {
     /// The place.
     pub span: Span,
     /// What is wrong there.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
 }
 
 impl ExpressionError {
+    pub(crate) fn new(text: &str, (span, problem): (Span, Problem)) -> ExpressionError {
+        ExpressionError { text: text.to_owned(), span, problem: Box::new(problem) }
+    }
+
     /// The line with the place, carets under it, what is wrong and what to do.
     pub fn render(&self) -> String {
         show(&self.text, self.span, &self.problem.to_string())
@@ -123,7 +127,9 @@ pub enum Problem {
     #[error("`{0}` is passed on the stack: only the first six arguments can be read")]
     OnStack(String),
     /// No types of the kernel.
-    #[error("the arguments of functions can be read only with the kernel's types (/sys/kernel/btf/vmlinux), which are missing")]
+    #[error(
+        "the arguments of functions can be read only with the kernel's types (/sys/kernel/btf/vmlinux), which are missing"
+    )]
     NoTypes,
     /// A type that the kernel's types do not have.
     #[error("`{name}` is of type `{type_name}`, which is not among the kernel's types")]
@@ -142,7 +148,7 @@ pub enum Problem {
         why: &'static str,
     },
     /// No member of that name.
-    #[error("{type_name} has no member `{member}`{}", near_members(.near))]
+    #[error("`{type_name}` has no member `{member}`{}", near_members(.near))]
     UnknownMember {
         /// The structure.
         type_name: String,

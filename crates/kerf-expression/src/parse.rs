@@ -19,7 +19,7 @@ impl Expression {
     /// # Errors
     /// The first place that cannot be read.
     pub fn parse(text: &str) -> Result<Expression, ExpressionError> {
-        let wrong = |(span, problem)| ExpressionError { text: text.to_owned(), span, problem };
+        let wrong = |wrong| ExpressionError::new(text, wrong);
         let mut parser = Parser { tokens: tokens(text).map_err(wrong)?, at: 0, depth: 0, parts: 0 };
         let root = parser.whole().map_err(wrong)?;
         Ok(Expression { text: text.to_owned(), root })
@@ -298,8 +298,12 @@ mod tests {
                 format!("({} {} {})", full(left), symbol.map_or("?", |(symbol, _)| symbol), full(right))
             }
             NodeKind::If(c, a, b) => format!("(if {} {} {})", full(c), full(a), full(b)),
-            NodeKind::In(x, items) => format!("({} in {})", full(x), items.iter().map(full).collect::<Vec<_>>().join(",")),
-            NodeKind::Member { base, arrow, name, .. } => format!("{}{}{name}", full(base), if *arrow { "->" } else { "." }),
+            NodeKind::In(x, items) => {
+                format!("({} in {})", full(x), items.iter().map(full).collect::<Vec<_>>().join(","))
+            }
+            NodeKind::Member { base, arrow, name, .. } => {
+                format!("{}{}{name}", full(base), if *arrow { "->" } else { "." })
+            }
             NodeKind::Index(base, index) => format!("{}[{}]", full(base), full(index)),
             other => format!("{other:?}"),
         }
@@ -326,7 +330,7 @@ mod tests {
 
     #[test]
     fn limits_end_before_the_stack_does() {
-        let problem = |text: String| Expression::parse(&text).unwrap_err().problem;
+        let problem = |text: String| *Expression::parse(&text).unwrap_err().problem;
         assert_eq!(problem("(".repeat(100_000)), Problem::Deep);
         assert_eq!(problem("-".repeat(100_000)), Problem::Deep);
         assert_eq!(problem("if ".repeat(100_000)), Problem::Deep);

@@ -16,8 +16,8 @@ pub enum Token {
 
 /// All symbols; a longer one stands before its beginning.
 const SYMBOLS: [&str; 26] = [
-    "->", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "<", ">", "!", "-", "~", "*", "/", "%", "+", "&", "^", "|", "(",
-    ")", "[", "]", ",",
+    "->", "<<", ">>", "<=", ">=", "==", "!=", "&&", "||", "<", ">", "!", "-", "~", "*", "/", "%", "+", "&", "^", "|",
+    "(", ")", "[", "]", ",",
 ];
 
 /// The pieces of a text with their places; the last one is its end.
@@ -36,8 +36,7 @@ pub fn tokens(text: &str) -> Result<Vec<(Token, Span)>, (Span, Problem)> {
                 let length = word(rest);
                 (Token::Name(rest.get(..length).unwrap_or_default().to_owned()), length)
             }
-            '"' => string(rest)
-                .map_err(|(problem, from, to)| (Span { start: at + from, end: at + to }, problem))?,
+            '"' => string(rest).map_err(|(problem, from, to)| (Span { start: at + from, end: at + to }, problem))?,
             '.' => (Token::Symbol("."), 1),
             _ => {
                 let symbol = SYMBOLS.into_iter().find(|symbol| rest.starts_with(symbol));
@@ -110,7 +109,8 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_people_write_them() {
-        for (text, value) in [("0", 0), ("0x1f", 31), ("4K", 4096), ("0x10k", 16384), ("2M", 2 << 20), ("1G", 1 << 30)] {
+        for (text, value) in [("0", 0), ("0x1f", 31), ("4K", 4096), ("0x10k", 16384), ("2M", 2 << 20), ("1G", 1 << 30)]
+        {
             assert_eq!(read(text), [Token::Number(value), Token::End], "{text}");
         }
         assert_eq!(read("18446744073709551615")[0], Token::Number(u64::MAX.into()));

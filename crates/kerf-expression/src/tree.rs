@@ -21,12 +21,23 @@ pub enum Word {
     Constant(u64),
     Builtin(Builtin),
     /// An argument of the function, from 0; how many of its bits count and how they are widened.
-    Argument { number: usize, bits: u32, signed: bool },
+    Argument {
+        number: usize,
+        bits: u32,
+        signed: bool,
+    },
     /// A part of memory.
-    Load { base: Box<Word>, field: Field },
+    Load {
+        base: Box<Word>,
+        field: Field,
+    },
     Negate(Box<Word>),
     Complement(Box<Word>),
-    Arithmetic { operator: Arithmetic, signed: bool, sides: Box<(Word, Word)> },
+    Arithmetic {
+        operator: Arithmetic,
+        signed: bool,
+        sides: Box<(Word, Word)>,
+    },
     If(Box<Truth>, Box<(Word, Word)>),
 }
 
@@ -78,7 +89,11 @@ pub enum Truth {
     Constant(bool),
     /// A word that is not 0.
     NonZero(Word),
-    Ordered { order: Order, signed: bool, sides: Box<(Word, Word)> },
+    Ordered {
+        order: Order,
+        signed: bool,
+        sides: Box<(Word, Word)>,
+    },
     /// A word that is one of several.
     Among(Word, Vec<Word>),
     /// A string that is one of several.
@@ -86,7 +101,10 @@ pub enum Truth {
     /// The thread's control group is one of these.
     CgroupAmong(Vec<u64>),
     /// The ancestor of the thread's control group at a level, the root's being 0, is this one.
-    CgroupUnder { level: u32, id: u64 },
+    CgroupUnder {
+        level: u32,
+        id: u64,
+    },
     Not(Box<Truth>),
     And(Box<(Truth, Truth)>),
     Or(Box<(Truth, Truth)>),

@@ -32,7 +32,9 @@ impl Checker<'_> {
             (kind @ Kind::Pointer(..), false) => {
                 return Err((at, Problem::Arrow { what: self.describe(&kind), write: "->" }));
             }
-            (kind @ Kind::Object(_), true) => return Err((at, Problem::Arrow { what: self.describe(&kind), write: "." })),
+            (kind @ Kind::Object(_), true) => {
+                return Err((at, Problem::Arrow { what: self.describe(&kind), write: "." }));
+            }
             (kind, _) => {
                 let what = self.describe(&kind);
                 return Err((base.span, Problem::NoValue { what, why: "of which no members are known" }));
@@ -41,7 +43,10 @@ impl Checker<'_> {
         let members = types.typed_members(composite);
         let Some(member) = members.iter().find(|member| member.name == name) else {
             let type_name = types.spelling(composite);
-            return Err((at, Problem::UnknownMember { type_name, member: name.to_owned(), near: like(name, &members) }));
+            return Err((
+                at,
+                Problem::UnknownMember { type_name, member: name.to_owned(), near: like(name, &members) },
+            ));
         };
         let place = offset.checked_add(member.bit_offset / 8).filter(|offset| *offset <= FARTHEST);
         let offset = place.ok_or_else(|| (at, far(&types.spelling(composite))))?;
@@ -127,9 +132,10 @@ fn load(types: &Btf, location: Location, member: Option<&TypedMember>) -> Result
             Ok(Kind::Text(text, Some(location)))
         }
         Shape::Array { .. } | Shape::Composite => Ok(Kind::Object(location)),
-        Shape::Integer { .. } | Shape::Enumeration { .. } | Shape::Other => {
-            Err(Problem::NoValue { what: format!("a `{}`", types.spelling(type_id)), why: "which is no number of 64 bits" })
-        }
+        Shape::Integer { .. } | Shape::Enumeration { .. } | Shape::Other => Err(Problem::NoValue {
+            what: format!("a `{}`", types.spelling(type_id)),
+            why: "which is no number of 64 bits",
+        }),
     }
 }
 

@@ -179,9 +179,10 @@ impl Checker<'_> {
     /// The sides of an equation. A name of an enumeration is looked up where the other side is of that enumeration.
     fn with_names(&self, value: &Node, items: &[&Node]) -> Checked<(Side, Vec<Side>)> {
         let kind = |node: &Node, other: Option<&Kind>| match (self.kind(node), other) {
-            (Err((span, Problem::UnknownName { name, near, arguments })), Some(Kind::Number(Number { names: Some(id), .. })))
-                if matches!(node.kind, NodeKind::Name(_)) =>
-            {
+            (
+                Err((span, Problem::UnknownName { name, near, arguments })),
+                Some(Kind::Number(Number { names: Some(id), .. })),
+            ) if matches!(node.kind, NodeKind::Name(_)) => {
                 let all = self.scope.types.map(|types| types.enumerators(*id)).unwrap_or_default();
                 let found = all.iter().find(|(own, _)| *own == name).map(|(_, value)| Kind::Literal(*value));
                 found.map(|kind| (span, kind)).ok_or_else(|| {

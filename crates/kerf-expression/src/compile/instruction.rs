@@ -42,6 +42,7 @@ const EXIT: u8 = 0x95;
 const LOAD_CONSTANT: u8 = 0x18;
 const STORE_CONSTANT: u8 = 0x7a;
 const STORE: u8 = 0x7b;
+const STORE_HALF: u8 = 0x63;
 /// Loads of 1, 2, 4 and 8 bytes.
 const LOADS: [(usize, u8); 4] = [(1, 0x71), (2, 0x69), (4, 0x61), (8, 0x79)];
 
@@ -51,10 +52,25 @@ pub struct Label(usize);
 
 #[derive(Clone, Copy, Debug)]
 enum Item {
-    Plain { code: u8, to: u8, from: u8, offset: i16, immediate: i32 },
+    Plain {
+        code: u8,
+        to: u8,
+        from: u8,
+        offset: i16,
+        immediate: i32,
+    },
     /// Two instructions' room.
-    Constant { to: u8, value: u64 },
-    Jump { code: u8, left: u8, right: u8, immediate: i32, label: Label },
+    Constant {
+        to: u8,
+        value: u64,
+    },
+    Jump {
+        code: u8,
+        left: u8,
+        right: u8,
+        immediate: i32,
+        label: Label,
+    },
     Label(Label),
 }
 
@@ -108,6 +124,11 @@ impl Code {
     /// `*(frame + offset) = from`
     pub fn store(&mut self, offset: i16, from: u8) {
         self.plain(STORE, FRAME, from, offset, 0);
+    }
+
+    /// `*(frame + offset) = from`, the lower 32 bits
+    pub fn store_half(&mut self, offset: i16, from: u8) {
+        self.plain(STORE_HALF, FRAME, from, offset, 0);
     }
 
     /// `*(frame + offset) = 0`
@@ -242,8 +263,7 @@ mod tests {
         code.place(end);
         code.exit();
         let bytes = code.assemble().unwrap();
-        let codes: Vec<(u8, i16)> =
-            bytes.chunks(8).map(|i| (i[0], i16::from_le_bytes([i[2], i[3]]))).collect();
+        let codes: Vec<(u8, i16)> = bytes.chunks(8).map(|i| (i[0], i16::from_le_bytes([i[2], i[3]]))).collect();
         assert_eq!(codes, [(EQUAL, 3), (LOAD_CONSTANT, 0), (0, 0), (ALWAYS, 0), (EXIT, 0)]);
     }
 }

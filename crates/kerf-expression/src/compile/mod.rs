@@ -11,7 +11,9 @@ pub use object::object;
 use crate::evaluate::OUT_OF_REACH;
 use crate::limits;
 use crate::tree::{Choice, Decision, Word};
-use instruction::{Code, GREATER_EQUAL_SIGNED, Label, MOVE, NOT_EQUAL, OR, R0, R1, R2, R6, SHIFT_LEFT, SHIFT_RIGHT_SIGNED};
+use instruction::{
+    Code, GREATER_EQUAL_SIGNED, Label, MOVE, NOT_EQUAL, OR, R0, R1, R2, R6, SHIFT_LEFT, SHIFT_RIGHT_SIGNED,
+};
 
 use crate::error::{ExpressionError, Problem};
 use crate::render::Span;
@@ -40,11 +42,7 @@ impl Program {
     /// # Errors
     /// If it needs more stack or instructions than a program may have.
     pub fn compile(decision: &Decision, text: &str) -> Result<Program, ExpressionError> {
-        let whole = |problem| {
-            let text = text.to_owned();
-            let span = Span { start: 0, end: text.len() };
-            ExpressionError { text, span, problem }
-        };
+        let whole = |problem| ExpressionError::new(text, (Span { start: 0, end: text.len() }, problem));
         let mut code = Code::default();
         let keep = code.label();
         let mut writer = Writer { code, keep, used: 0, most: 0 };

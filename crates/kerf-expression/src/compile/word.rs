@@ -1,8 +1,8 @@
 //! Numbers: each is computed into R0.
 
 use super::instruction::{
-    ADD, AND, DIVIDE, FRAME, GREATER_EQUAL_SIGNED, MOVE, MULTIPLY, NEGATE, OR, R0, R1, R2, R3, R6, REMAINDER, SHIFT_LEFT,
-    SHIFT_RIGHT, SHIFT_RIGHT_SIGNED, SUBTRACT, XOR,
+    ADD, AND, DIVIDE, FRAME, GREATER_EQUAL_SIGNED, MOVE, MULTIPLY, NEGATE, OR, R0, R1, R2, R3, R6, REMAINDER,
+    SHIFT_LEFT, SHIFT_RIGHT, SHIFT_RIGHT_SIGNED, SUBTRACT, XOR,
 };
 use super::{
     GET_CURRENT_PID_TGID, GET_CURRENT_UID_GID, GET_NUMA_NODE_ID, GET_SMP_PROCESSOR_ID, PROBE_READ_KERNEL, Writer,
@@ -43,8 +43,21 @@ impl Writer {
                 self.code.place(other);
                 self.word(&branches.1);
                 self.code.place(end);
+                self.forget();
             }
         }
+    }
+
+    /// Makes the verifier forget what it knows of R0, through the stack in two halves. It would follow every constant that a branch
+    /// gives to the end, and with some dozen branches behind each other it would give up.
+    fn forget(&mut self) {
+        let room = self.room(8);
+        self.code.register(MOVE, R1, R0);
+        self.code.immediate(SHIFT_RIGHT, R1, 32);
+        self.code.store_half(room, R0);
+        self.code.store_half(room.saturating_add(4), R1);
+        self.code.load(8, R0, FRAME, room);
+        self.free(8);
     }
 
     fn builtin(&mut self, builtin: Builtin) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::common::Thread;
+use crate::thread::Thread;
 
 /// Where the queue, its parent and a string lie.
 const QUEUE: u64 = 0xffff_8880_0000_1000;
@@ -11,25 +11,77 @@ const PARENT: u64 = 0xffff_8880_0000_2000;
 const LABEL: u64 = 0xffff_ffff_8200_0000;
 
 const UNSIGNED: &[&str] = &[
-    "pid", "tgid", "uid", "gid", "cpu", "node", "small", "q->flags", "q->limits.max_sectors", "q->parent->limits.depth",
-    "q->low", "q->wide", "q->table[2]", "q->many[1].max_sectors", "arg.small", "mode", "q->mode", "unsigned(q)", "q->parent->parent->flags",
+    "pid",
+    "tgid",
+    "uid",
+    "gid",
+    "cpu",
+    "node",
+    "small",
+    "q->flags",
+    "q->limits.max_sectors",
+    "q->parent->limits.depth",
+    "q->low",
+    "q->wide",
+    "q->table[2]",
+    "q->many[1].max_sectors",
+    "arg.small",
+    "mode",
+    "q->mode",
+    "unsigned(q)",
+    "q->parent->parent->flags",
 ];
 const SIGNED: &[&str] = &[
-    "nr", "q->nice", "q->limits.bias", "q->high", "q->first", "q->second", "q->number", "q->name[3]",
-    "q->parent->nice", "label[1]", "q->many[0].bias",
+    "nr",
+    "q->nice",
+    "q->limits.bias",
+    "q->high",
+    "q->first",
+    "q->second",
+    "q->number",
+    "q->name[3]",
+    "q->parent->nice",
+    "label[1]",
+    "q->many[0].bias",
 ];
 const TRUTHS: &[&str] = &[
-    "now", "q->busy", "true", "false", "q == null", "q->parent != 0", "q->parent == q", "q->data == null",
-    "comm == \"small\"", "comm in (\"a\", \"\", \"fifteen bytes !\")", "\"small\" != comm", "q->name == \"eightbyt\"",
-    "q->name in (\"e\", \"\", \"eight\")", "label == \"hello\"", "q->label != \"hell\"", "label in (\"\", \"hello you there\")",
-    "q->tail == \"tail\"", "cgroup == \"/a\"", "cgroup != \"/a/b\"", "cgroup in (\"/\", \"/a/b\")", "cgroup under \"/a\"",
-    "cgroup under \"/a/b\"", "cgroup under \"/\"", "q->mode == MODE_SLOW", "mode in (MODE_OFF, MODE_FAST)",
+    "now",
+    "q->busy",
+    "true",
+    "false",
+    "q == null",
+    "q->parent != 0",
+    "q->parent == q",
+    "q->data == null",
+    "comm == \"small\"",
+    "comm in (\"a\", \"\", \"fifteen bytes !\")",
+    "\"small\" != comm",
+    "q->name == \"eightbyt\"",
+    "q->name in (\"e\", \"\", \"eight\")",
+    "label == \"hello\"",
+    "q->label != \"hell\"",
+    "label in (\"\", \"hello you there\")",
+    "q->tail == \"tail\"",
+    "cgroup == \"/a\"",
+    "cgroup != \"/a/b\"",
+    "cgroup in (\"/\", \"/a/b\")",
+    "cgroup under \"/a\"",
+    "cgroup under \"/a/b\"",
+    "cgroup under \"/\"",
+    "q->mode == MODE_SLOW",
+    "mode in (MODE_OFF, MODE_FAST)",
 ];
 
 fn unsigned_literal() -> BoxedStrategy<String> {
-    let edges = select(&["0", "1", "7", "0x7fffffff", "0x80000000", "0xffffffff", "1G", "0x8000000000000000", "0xffffffffffffffff"][..]);
-    prop_oneof![edges.prop_map(str::to_owned), any::<u64>().prop_map(|n| n.to_string()), (0u64..70).prop_map(|n| n.to_string())]
-        .boxed()
+    let edges = select(
+        &["0", "1", "7", "0x7fffffff", "0x80000000", "0xffffffff", "1G", "0x8000000000000000", "0xffffffffffffffff"][..],
+    );
+    prop_oneof![
+        edges.prop_map(str::to_owned),
+        any::<u64>().prop_map(|n| n.to_string()),
+        (0u64..70).prop_map(|n| n.to_string())
+    ]
+    .boxed()
 }
 
 fn signed_literal() -> BoxedStrategy<String> {

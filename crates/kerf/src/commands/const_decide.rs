@@ -166,8 +166,7 @@ fn transaction(
 fn replaced(decided: &[Decided], status: &Status, name: &str) -> Result<Option<String>, LiveError> {
     let by_name = |e: &&kerf_live::ActiveEntry| e.policy.as_ref().is_some_and(|p| p.owner == name);
     let held: Vec<&str> = status.entries.iter().filter(by_name).map(|e| e.id.as_str()).collect();
-    let others: Vec<&str> =
-        held.iter().copied().filter(|id| !decided.iter().any(|d| d.entry.label() == *id)).collect();
+    let others: Vec<&str> = held.iter().copied().filter(|id| !decided.iter().any(|d| d.entry.label() == *id)).collect();
     if !others.is_empty() {
         return Err(LiveError::Owned(format!(
             "the policy {name} decides {} too, and its constants come and go together: name them as well, choose another --name, or \

@@ -41,7 +41,7 @@ pub struct SetArgs {
     words: Vec<String>,
     /// When the values are used: an expression over the thread (comm, pid, tgid, uid, gid, cpu, node, cgroup) and the arguments of
     /// the constant's function. Else the stock value stays.
-    #[arg(long, value_name = "EXPR", conflicts_with = "placement")]
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true, conflicts_with = "placement")]
     when: Option<String>,
     /// The name of the policy that decides, with --when or an expression [default: the first constant's, in lower case].
     #[arg(long, value_name = "NAME")]
@@ -112,7 +112,9 @@ impl SetArgs {
         }
         let wish = |(id, given): &(String, Given)| match given {
             Given::Value(value) => self.wish(&table, &build, id, *value),
-            Given::Expression(_) => Err(ConstError::Internal(format!("the expression for {id} decides on nothing")).into()),
+            Given::Expression(_) => {
+                Err(ConstError::Internal(format!("the expression for {id} decides on nothing")).into())
+            }
         };
         let wishes: Vec<Wish> = pairs.iter().map(wish).collect::<anyhow::Result<_>>()?;
         let mut live = Live::open()?;
@@ -204,9 +206,7 @@ impl SetArgs {
         (mode, outcome): (Mode, &Outcome),
     ) -> anyhow::Result<u8> {
         if self.json {
-            let line = |(id, from, to, locations): &(&str, i64, Option<i64>, usize)| {
-                serde_json::json!({ "id": id, "from": from, "to": to, "placement": "decided", "locations": locations })
-            };
+            let line = |(id, from, to, locations): &(&str, i64, Option<i64>, usize)| serde_json::json!({ "id": id, "from": from, "to": to, "placement": "decided", "locations": locations });
             let changed: Vec<_> = lines.iter().map(line).collect();
             let mut object = serde_json::json!({ "dry_run": self.dry_run, "policy": name, "changed": changed });
             mode_words::add_members(&mut object, mode, outcome);
@@ -392,7 +392,9 @@ mod tests {
     #[test]
     fn a_second_equals_sign_begins_an_expression() {
         let read = |words: &[&str]| pairs(&words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>());
-        for words in [&["A==cpu"][..], &["A", "=if cpu == 0 then 4 else keep"], &["A=4", "B==if comm == \"x=y\" then 1 else 2"]] {
+        for words in
+            [&["A==cpu"][..], &["A", "=if cpu == 0 then 4 else keep"], &["A=4", "B==if comm == \"x=y\" then 1 else 2"]]
+        {
             let read = read(words).unwrap();
             assert!(matches!(read.last(), Some((_, Given::Expression(_)))), "{words:?}");
         }

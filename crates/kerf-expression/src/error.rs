@@ -17,6 +17,10 @@ pub struct ExpressionError {
 }
 
 impl ExpressionError {
+    pub(crate) fn new(text: &str, (span, problem): (Span, Problem)) -> ExpressionError {
+        ExpressionError { text: text.to_owned(), span, problem: Box::new(problem) }
+    }
+
     /// The line with the place, carets under it, what is wrong and what to do.
     pub fn render(&self) -> String {
         show(&self.text, self.span, &self.problem.to_string())
@@ -144,7 +148,7 @@ pub enum Problem {
         why: &'static str,
     },
     /// No member of that name.
-    #[error("{type_name} has no member `{member}`{}", near_members(.near))]
+    #[error("`{type_name}` has no member `{member}`{}", near_members(.near))]
     UnknownMember {
         /// The structure.
         type_name: String,

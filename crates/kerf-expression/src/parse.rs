@@ -19,7 +19,7 @@ impl Expression {
     /// # Errors
     /// The first place that cannot be read.
     pub fn parse(text: &str) -> Result<Expression, ExpressionError> {
-        let wrong = |(span, problem)| ExpressionError { text: text.to_owned(), span, problem: Box::new(problem) };
+        let wrong = |wrong| ExpressionError::new(text, wrong);
         let mut parser = Parser { tokens: tokens(text).map_err(wrong)?, at: 0, depth: 0, parts: 0 };
         let root = parser.whole().map_err(wrong)?;
         Ok(Expression { text: text.to_owned(), root })
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn limits_end_before_the_stack_does() {
-        let problem = |text: String| Expression::parse(&text).unwrap_err().problem.as_ref().clone();
+        let problem = |text: String| *Expression::parse(&text).unwrap_err().problem;
         assert_eq!(problem("(".repeat(100_000)), Problem::Deep);
         assert_eq!(problem("-".repeat(100_000)), Problem::Deep);
         assert_eq!(problem("if ".repeat(100_000)), Problem::Deep);

@@ -22,6 +22,14 @@ pub struct Argument {
     pub held: bool,
 }
 
+impl Argument {
+    /// As C declares it.
+    pub(crate) fn declaration(&self) -> String {
+        let space = if self.type_name.ends_with('*') { "" } else { " " };
+        format!("{}{space}{}", self.type_name, self.name)
+    }
+}
+
 impl Place {
     /// The position of an argument, from 0.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
@@ -36,7 +44,7 @@ impl Place {
 
     /// All arguments, in words.
     pub(crate) fn listed(&self) -> String {
-        let names: Vec<String> = self.arguments.iter().map(|a| format!("`{} {}`", a.type_name, a.name)).collect();
+        let names: Vec<String> = self.arguments.iter().map(|a| format!("`{}`", a.declaration())).collect();
         if names.is_empty() { "none".into() } else { names.join(", ") }
     }
 }

@@ -5,12 +5,15 @@ mod common;
 mod generate;
 #[path = "compiled/machine.rs"]
 mod machine;
+#[path = "compiled/thread.rs"]
+mod thread;
 
-use common::{Groups, Thread, image, submit};
-use generate::{decision, thread};
+use common::{Groups, image, submit};
+use generate::decision;
 use kerf_expression::{Certified, Decision, Expression, Outcome, Program, Scope, evaluate};
 use kerf_image::btf::Btf;
 use proptest::prelude::*;
+use thread::Thread;
 
 /// Checks a value expression whose every value is certified.
 fn checked(text: &str) -> Decision {
@@ -35,7 +38,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn programs_decide_what_expressions_say(text in decision(), thread in thread()) {
+    fn programs_decide_what_expressions_say(text in decision(), thread in generate::thread()) {
         decided(&text, &thread);
     }
 }

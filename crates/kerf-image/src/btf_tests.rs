@@ -111,7 +111,7 @@ fn types_are_found_by_their_words_and_described() {
         .into_iter()
         .map(|m| (m.name, m.bit_offset, m.bits, types.spelling(m.member)))
         .collect();
-    insta::assert_snapshot!(format!("{members:?}"), @r#"[("in", 0, None, "struct inner"), ("low", 192, Some(3), "int"), ("high", 195, Some(5), "unsigned int"), ("words", 256, None, "long unsigned int [4]"), ("on", 512, None, "char")]"#);
+    insta::assert_snapshot!(format!("{members:?}"), @r#"[("in", 0, None, "struct inner"), ("low", 192, Some(3), "int"), ("high", 195, Some(5), "unsigned int"), ("words", 256, None, "long unsigned int [4]"), ("on", 512, None, "_Bool")]"#);
     let colour = types.type_spelled("enum colour").expect("it is there");
     assert_eq!(types.shape(colour), Shape::Enumeration { bytes: 4, signed: false });
     assert_eq!(types.enumerators(colour), [("RED".to_owned(), 1), ("BLUE".to_owned(), 7)]);

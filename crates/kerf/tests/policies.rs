@@ -3,6 +3,8 @@
 mod common;
 #[path = "policies/decisions.rs"]
 mod decisions;
+#[path = "policies/expressions.rs"]
+mod expressions;
 #[path = "policies/hostile.rs"]
 mod hostile;
 #[path = "policies/words.rs"]

@@ -52,7 +52,7 @@ impl Expression {
     /// The first thing that is wrong with it.
     pub fn condition(&self, scope: &Scope) -> Result<Condition, ExpressionError> {
         let checker = Checker::new(*scope, None);
-        checker.condition(&self.root).map(Condition).map_err(|wrong| self.wrong(wrong))
+        checker.condition(&self.root).map(Condition).map_err(|wrong| ExpressionError::new(&self.text, wrong))
     }
 
     /// Checks an expression that must be a value, or `keep`.
@@ -61,11 +61,7 @@ impl Expression {
     /// The first thing that is wrong with it; also a constant value that is not certified.
     pub fn value(&self, scope: &Scope, certified: &Certified) -> Result<Decision, ExpressionError> {
         let checker = Checker::new(*scope, Some(*certified));
-        checker.choice(&self.root).map(Decision).map_err(|wrong| self.wrong(wrong))
-    }
-
-    fn wrong(&self, (span, problem): (Span, Problem)) -> ExpressionError {
-        ExpressionError { text: self.text.clone(), span, problem: Box::new(problem) }
+        checker.choice(&self.root).map(Decision).map_err(|wrong| ExpressionError::new(&self.text, wrong))
     }
 }
 
@@ -181,7 +177,7 @@ impl<'a> Checker<'a> {
             NodeKind::Null => Ok(Kind::Null),
             NodeKind::Keep => Err((node.span, Problem::Keep)),
             NodeKind::Name(name) => self.name(node.span, name),
-            NodeKind::Argument(name) => self.argument(node.span, name),
+            NodeKind::Argument(name) => self.argument(node.span, name, &[]),
             NodeKind::Member { base, arrow, name, at } => self.member(base, *arrow, name, *at),
             NodeKind::Index(base, index) => self.index(base, index),
             NodeKind::Unary(operator, operand) => self.unary(node.span, *operator, operand),

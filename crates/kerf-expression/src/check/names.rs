@@ -4,7 +4,7 @@ use kerf_image::btf::{Btf, Shape, TypeId};
 
 use super::{Checked, Checker, Kind, Number};
 use crate::error::Problem;
-use crate::place::{Place, REGISTERS};
+use crate::place::{Argument, Place, REGISTERS};
 use crate::render::Span;
 use crate::tree::{Builtin, Text, Truth, Word};
 
@@ -20,7 +20,7 @@ pub(super) fn near<'n>(name: &str, all: impl Iterator<Item = &'n str>) -> Vec<St
     let distance = |other: &str| {
         let other = other.to_lowercase();
         let distance = strsim::damerau_levenshtein(&wanted, &other);
-        let part = wanted.len() >= 3 && (other.contains(&wanted) || wanted.contains(&other) && other.len() >= 3);
+        let part = wanted.len() >= 3 && other.contains(&wanted);
         (distance <= 1 + name.len() / 4 || part).then_some(distance)
     };
     let mut found: Vec<(usize, &str)> = all.filter_map(|other| Some((distance(other)?, other))).collect();
@@ -42,16 +42,16 @@ impl<'a> Checker<'a> {
             "gid" => number(Builtin::Gid),
             "cpu" => number(Builtin::Cpu),
             "node" => number(Builtin::Node),
-            _ => return self.argument(span, name),
+            _ => return self.argument(span, name, &BUILTINS),
         })
     }
 
-    /// An argument, which must be the same at all places of the constant.
-    pub(super) fn argument(&self, span: Span, name: &str) -> Checked<Kind> {
+    /// An argument, which must be the same at all places of the constant. `others` are names that may have been meant as well.
+    pub(super) fn argument(&self, span: Span, name: &str, others: &[&str]) -> Checked<Kind> {
         let wrong = |problem| (span, problem);
         let positions: Vec<Option<usize>> = self.scope.places.iter().map(|place| place.position(name)).collect();
         let Some(number) = positions.iter().flatten().next().copied() else {
-            return Err(wrong(self.unknown(name)));
+            return Err(wrong(self.unknown(name, others)));
         };
         let mut chosen: Option<(TypeId, &Place)> = None;
         for (place, position) in self.scope.places.iter().zip(positions) {
@@ -83,11 +83,11 @@ impl<'a> Checker<'a> {
         self.in_register(types, number, type_id).map_err(wrong)
     }
 
-    fn unknown(&self, name: &str) -> Problem {
+    fn unknown(&self, name: &str, others: &[&str]) -> Problem {
         let arguments = self.scope.places.first().map(Place::readable).unwrap_or_default();
         let everywhere = |name: &String| self.scope.places.iter().all(|place| place.readable().contains(name));
         let arguments: Vec<String> = arguments.into_iter().filter(everywhere).collect();
-        let all = BUILTINS.into_iter().chain(arguments.iter().map(String::as_str));
+        let all = others.iter().copied().chain(arguments.iter().map(String::as_str));
         Problem::UnknownName { name: name.to_owned(), near: near(name, all), arguments }
     }
 
@@ -127,7 +127,6 @@ impl<'a> Checker<'a> {
 
 /// An argument in words.
 fn what(place: &Place, position: usize) -> String {
-    let argument = place.arguments.get(position);
-    let (type_name, name) = argument.map_or(("?", "?"), |a| (a.type_name.as_str(), a.name.as_str()));
-    format!("argument {} of {} is `{type_name} {name}`", position + 1, place.function)
+    let argument = place.arguments.get(position).map_or_else(|| "?".into(), Argument::declaration);
+    format!("argument {} of {} is `{argument}`", position + 1, place.function)
 }

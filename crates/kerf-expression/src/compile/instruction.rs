@@ -42,6 +42,7 @@ const EXIT: u8 = 0x95;
 const LOAD_CONSTANT: u8 = 0x18;
 const STORE_CONSTANT: u8 = 0x7a;
 const STORE: u8 = 0x7b;
+const STORE_HALF: u8 = 0x63;
 /// Loads of 1, 2, 4 and 8 bytes.
 const LOADS: [(usize, u8); 4] = [(1, 0x71), (2, 0x69), (4, 0x61), (8, 0x79)];
 
@@ -123,6 +124,11 @@ impl Code {
     /// `*(frame + offset) = from`
     pub fn store(&mut self, offset: i16, from: u8) {
         self.plain(STORE, FRAME, from, offset, 0);
+    }
+
+    /// `*(frame + offset) = from`, the lower 32 bits
+    pub fn store_half(&mut self, offset: i16, from: u8) {
+        self.plain(STORE_HALF, FRAME, from, offset, 0);
     }
 
     /// `*(frame + offset) = 0`

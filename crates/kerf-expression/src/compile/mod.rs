@@ -42,11 +42,7 @@ impl Program {
     /// # Errors
     /// If it needs more stack or instructions than a program may have.
     pub fn compile(decision: &Decision, text: &str) -> Result<Program, ExpressionError> {
-        let whole = |problem| {
-            let text = text.to_owned();
-            let span = Span { start: 0, end: text.len() };
-            ExpressionError { text, span, problem: Box::new(problem) }
-        };
+        let whole = |problem| ExpressionError::new(text, (Span { start: 0, end: text.len() }, problem));
         let mut code = Code::default();
         let keep = code.label();
         let mut writer = Writer { code, keep, used: 0, most: 0 };

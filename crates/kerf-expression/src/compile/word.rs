@@ -43,8 +43,21 @@ impl Writer {
                 self.code.place(other);
                 self.word(&branches.1);
                 self.code.place(end);
+                self.forget();
             }
         }
+    }
+
+    /// Makes the verifier forget what it knows of R0, through the stack in two halves. It would follow every constant that a branch
+    /// gives to the end, and with some dozen branches behind each other it would give up.
+    fn forget(&mut self) {
+        let room = self.room(8);
+        self.code.register(MOVE, R1, R0);
+        self.code.immediate(SHIFT_RIGHT, R1, 32);
+        self.code.store_half(room, R0);
+        self.code.store_half(room.saturating_add(4), R1);
+        self.code.load(8, R0, FRAME, room);
+        self.free(8);
     }
 
     fn builtin(&mut self, builtin: Builtin) {

@@ -1,11 +1,11 @@
-//! What the tests share: types as a compiler writes them, functions that use a constant, control groups, and memory.
+//! What the tests share: types as a compiler writes them, a function that uses a constant, control groups.
 
 use std::sync::OnceLock;
 
-use kerf_expression::{Argument, Cgroup, Cgroups, Environment, Place};
+use kerf_expression::{Argument, Cgroup, Cgroups, Place};
 use kerf_image::Image;
 
-/// The types of the functions in [`places`].
+/// The types of functions.
 const TYPES: &str = r#"
 enum mode { MODE_OFF, MODE_SLOW = 2, MODE_FAST = 9 };
 struct limits { unsigned int max_sectors; unsigned short depth; signed char bias; };
@@ -49,7 +49,8 @@ pub fn image() -> &'static Image {
     })
 }
 
-fn place(function: &str, arguments: &[(&str, &str, bool)]) -> Place {
+/// A place in a function, with the types and names of its arguments, and which ones are held there.
+pub fn place(function: &str, arguments: &[(&str, &str, bool)]) -> Place {
     let argument = |(type_name, name, held): &(&str, &str, bool)| Argument {
         name: (*name).to_owned(),
         type_name: (*type_name).to_owned(),
@@ -74,11 +75,6 @@ pub fn submit() -> Place {
     )
 }
 
-/// A function that differs from it.
-pub fn other() -> Place {
-    place("other", &[("struct queue *", "q", true), ("unsigned int", "nr", true), ("unsigned char", "small", false)])
-}
-
 /// `/a` and `/a/b`.
 pub struct Groups;
 
@@ -90,60 +86,5 @@ impl Cgroups for Groups {
             "/a/b" => Ok(Cgroup { id: 1 << 33, level: 2 }),
             _ => Err(format!("there is no control group {path}")),
         }
-    }
-}
-
-/// A thread, and pieces of memory at addresses of the kernel.
-#[derive(Clone, Debug)]
-pub struct Thread {
-    pub comm: [u8; 16],
-    /// Thread, process, user, group, processor, node.
-    pub numbers: [u32; 6],
-    pub cgroups: Vec<u64>,
-    pub arguments: [u64; 6],
-    pub memory: Vec<(u64, Vec<u8>)>,
-}
-
-impl Environment for Thread {
-    fn comm(&self) -> [u8; 16] {
-        self.comm
-    }
-    fn pid(&self) -> u32 {
-        self.numbers[0]
-    }
-    fn tgid(&self) -> u32 {
-        self.numbers[1]
-    }
-    fn uid(&self) -> u32 {
-        self.numbers[2]
-    }
-    fn gid(&self) -> u32 {
-        self.numbers[3]
-    }
-    fn cpu(&self) -> u32 {
-        self.numbers[4]
-    }
-    fn node(&self) -> u32 {
-        self.numbers[5]
-    }
-    fn cgroup(&self) -> u64 {
-        self.cgroups.last().copied().unwrap_or(0)
-    }
-    fn ancestor(&self, level: u32) -> u64 {
-        self.cgroups.get(level as usize).copied().unwrap_or(0)
-    }
-    fn argument(&self, number: usize) -> u64 {
-        self.arguments[number]
-    }
-    fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
-        let piece = |(start, content): &(u64, Vec<u8>)| {
-            let from = usize::try_from(address.checked_sub(*start)?).ok()?;
-            content.get(from..from.checked_add(bytes.len())?).map(<[u8]>::to_vec)
-        };
-        let found = self.memory.iter().find_map(piece);
-        found.is_some_and(|found| {
-            bytes.copy_from_slice(&found);
-            true
-        })
     }
 }

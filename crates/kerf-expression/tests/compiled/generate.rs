@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::common::Thread;
+use crate::thread::Thread;
 
 /// Where the queue, its parent and a string lie.
 const QUEUE: u64 = 0xffff_8880_0000_1000;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use kerf_expression::Environment;
 
-use crate::common::Thread;
+use crate::thread::Thread;
 
 thread_local! {
     /// Helpers are functions without anything of their own.

@@ -45,7 +45,7 @@ pub struct SetArgs {
     words: Vec<String>,
     /// When the values are used: an expression over the thread (comm, pid, tgid, uid, gid, cpu, node, cgroup) and the arguments of
     /// the constant's function. Else the stock value stays.
-    #[arg(long, value_name = "EXPR", conflicts_with = "placement")]
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true, conflicts_with = "placement")]
     when: Option<String>,
     /// The name of the policy that decides, with --when or an expression [default: the first constant's, in lower case].
     #[arg(long, value_name = "NAME")]

@@ -2,7 +2,7 @@
 //!
 //! Text goes [`Expression::parse`] → [`Expression::condition`] or [`Expression::value`], which check all of it against the places of a
 //! constant and the kernel's types → [`Decision`], which [`evaluate()`] evaluates over an [`Environment`] and [`Program::compile`] turns into
-//! BPF instructions. [`object`] wraps programs as the object of a policy. No compiler is needed, and nothing here touches a running
+//! BPF instructions. [`object()`] wraps programs as the object of a policy. No compiler is needed, and nothing here touches a running
 //! kernel but [`Mounted`], which looks at the file system of control groups.
 //!
 //! The language is described in docs/expressions.md.

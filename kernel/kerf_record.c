@@ -56,28 +56,16 @@ static int bad(struct reader *r, const char *what)
 	return kerf_refuse(r->report, -EINVAL, "record at byte %zu: %s", r->at, what);
 }
 
-static int text(struct reader *r, char *to, size_t n)
+/* Printable ASCII: a name, or with @spaces a sentence. */
+static int text(struct reader *r, char *to, size_t n, bool spaces)
 {
 	size_t i;
 
 	bytes(r, to, n);
 	to[n] = 0;
 	for (i = 0; i < n; i++)
-		if (r->short_read || !isascii(to[i]) || !isgraph(to[i]))
-			return bad(r, "a name must be printable ASCII without spaces");
-	return 0;
-}
-
-/* A sentence: as a name, but with spaces. */
-static int sentence(struct reader *r, char *to, size_t n)
-{
-	size_t i;
-
-	bytes(r, to, n);
-	to[n] = 0;
-	for (i = 0; i < n; i++)
-		if (r->short_read || !isascii(to[i]) || !isprint(to[i]))
-			return bad(r, "a note must be printable ASCII");
+		if (r->short_read || !isascii(to[i]) || !(spaces ? isprint(to[i]) : isgraph(to[i])))
+			return bad(r, spaces ? "a note must be printable ASCII" : "a name must be printable ASCII without spaces");
 	return 0;
 }
 
@@ -88,7 +76,7 @@ static int parse_target(struct reader *r, struct kerf_target *target)
 
 	if (number(r, 2) || name_len >= MODULE_NAME_LEN || !id_len || id_len > KERF_BUILD_ID_MAX)
 		return bad(r, "a target needs a module name of fewer than 56 bytes and a build id of 1 to 20");
-	err = text(r, target->name, name_len);
+	err = text(r, target->name, name_len, false);
 	bytes(r, target->build_id, id_len);
 	target->build_id_len = id_len;
 	if (!err && r->short_read)
@@ -431,7 +419,7 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 	entry->n_gates = number(r, 2);
 	entry->n_spans = number(r, 2);
 	entry->value = number(r, 8);
-	err = text(r, entry->id, id_len);
+	err = text(r, entry->id, id_len, false);
 	if (!err && (located || kind == OP_UNSET) && id_taken(txn, entry->id))
 		err = bad(r, "an id occurs twice");
 	if (!err)
@@ -473,7 +461,7 @@ static int parse_header(struct reader *r, struct kerf_txn *txn, size_t *operatio
 		return bad(r, "a transition is immediate (0), by task (1) or global (2)");
 	if (txn->unset_all && *operations)
 		return bad(r, "unset-all goes alone");
-	return r->short_read ? bad(r, "") : text(r, txn->owner, owner) ?: sentence(r, txn->note, note);
+	return r->short_read ? bad(r, "") : text(r, txn->owner, owner, false) ?: text(r, txn->note, note, true);
 }
 
 int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn)

@@ -16,6 +16,8 @@ const ENDING: &str = ".toml";
 
 /// Permission bits with which others than the owner may write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// A directory in which nobody may replace what is another's.
+const STICKY_DIRECTORY: u32 = 0o041_000;
 
 /// The drop-ins that count, in the order in which they are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +92,7 @@ fn judge(path: &Path, owner: u32, mode: u32) -> Result<(), ConfigError> {
     if owner != 0 {
         return untrusted(format!("user {owner} owns it, not root"), "chown root:root");
     }
-    if mode & WRITABLE_BY_OTHERS != 0 {
+    if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY_DIRECTORY != STICKY_DIRECTORY {
         let why = format!("others than root may write to it (mode {:03o})", mode & 0o777);
         return untrusted(why, "chmod go-w");
     }
@@ -129,6 +131,8 @@ mod tests {
         );
         assert!(said(0, 0o100_664).contains("(mode 664); check what it says, then `chmod go-w /etc/kerf.d/a.toml`"));
         assert!(said(0, 0o100_646).contains("mode 646"));
+        assert!(said(0, 0o040_777).contains("mode 777"));
+        judge(path, 0, 0o041_777).unwrap();
     }
 
     #[test]

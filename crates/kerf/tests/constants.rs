@@ -28,6 +28,10 @@ fn entry() -> Entry {
             "proof": { "variants": 9, "held_out": 2, "smt": true, "native": 100 },
             "window": { "start": 0x28, "bytes": "83e0e083c040" },
         }],
+        "safe_spans": [{
+            "function": "blk_add_rq_to_plug", "function_offset": 0x65_0900, "entry": 0x65_0928,
+            "ranges": [[0x65_092b, 0x65_0933]], "exits": [0x65_0933], "critical": [0], "repeated": false, "instructions": 3,
+        }],
     });
     serde_json::from_value(entry).expect("this is an entry")
 }

@@ -64,6 +64,8 @@ pub struct Follower<'a> {
     slices: Cell<usize>,
     pointing: RefCell<HashMap<u64, Rc<Pointing>>>,
     searched: RefCell<HashMap<(u64, u32), Reading>>,
+    /// Of a function alone, without what it calls.
+    own: RefCell<HashMap<(u64, u32), Reading>>,
 }
 
 /// A function that is being followed, and what is taken for its summary where it comes back to itself.
@@ -116,6 +118,7 @@ impl<'a> Follower<'a> {
             slices: Cell::new(0),
             pointing: RefCell::default(),
             searched: RefCell::default(),
+            own: RefCell::default(),
         }
     }
 
@@ -258,7 +261,10 @@ impl<'a> Follower<'a> {
             if ENDS.contains(&function.name.as_str()) {
                 continue;
             }
-            found = found.max(self.reading_in(&function, &known));
+            let own = self.own.borrow().get(&(address, object)).copied();
+            let own = own.unwrap_or_else(|| self.reading_in(&function, &known));
+            self.own.borrow_mut().insert((address, object), own);
+            found = found.max(own);
             for ip in
                 function.roles.iter().filter(|(_, role)| matches!(role, Role::Call | Role::Leave)).map(|(ip, _)| ip)
             {

@@ -78,9 +78,13 @@ impl TableArgs {
         self.table.as_ref().map(|table| format!(" --table {}", table.display())).unwrap_or_default()
     }
 
-    /// The table, which must be there.
+    /// The table, which must be there. What others than root could have written is nothing for root to change a kernel by.
     pub fn open(&self) -> anyhow::Result<Table> {
-        Ok(Table::open(&self.path()?)?)
+        let path = self.path()?;
+        if rustix::process::geteuid().is_root() && path.exists() {
+            kerf_config::check_permissions(&path)?;
+        }
+        Ok(Table::open(&path)?)
     }
 
     /// The table, made if it is not there.

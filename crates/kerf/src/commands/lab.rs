@@ -102,6 +102,9 @@ pub struct RunArgs {
     /// Seconds after which the run is given up.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
+    /// Let emulated CPUs take turns: slower, but none ever runs a breakpoint that the kernel has taken away.
+    #[arg(long)]
+    in_turns: bool,
     /// Go on after a warning of the kernel.
     #[arg(long)]
     allow_warn: bool,
@@ -255,6 +258,7 @@ impl RunArgs {
         machine.files = self.files.iter().map(|text| FileSpec::parse(text)).collect::<Result<_, _>>()?;
         machine.disk_mib = self.disk;
         machine.timeout = Duration::from_secs(self.timeout);
+        machine.in_turns = self.in_turns;
         machine.allow_warnings = self.allow_warn;
         machine.qemu_args = self.qemu_args.clone();
         Ok(machine)

@@ -250,7 +250,7 @@ location target=vmlinux at=blk_add_rq_to_plug+0x28/0x100 offset=0x650928 kind=im
     fn a_policy_is_named_with_its_counts() {
         let entry = "entry id=A value=32 locations=1\nsince id=A ns=1 pid=1 login=-1 note=\n";
         let counts = "policy id=A program=7 hits=9 decided=4 kept=3 refused=2 missed=0 owner=plug\n";
-        let head = SET.split("\nentry ").next().expect("lines before the entries");
+        let head = SET.split("entry ").next().expect("lines before the entries");
         let place = SET.lines().find(|line| line.starts_with("location ")).expect("a location");
         let place = place.replace("kind=immediate", "kind=decided");
         let status = status::parse(&format!("{head}{entry}{counts}{place}\n")).expect("the text is a status");

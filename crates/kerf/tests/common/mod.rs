@@ -63,7 +63,8 @@ pub fn run(options: &[&str], files: &[(&Path, &str)], script: &str) -> String {
     let file = dir.path().join("script");
     fs::write(&file, script).expect("it can be written");
     let mut command = kerf();
-    command.args(["lab", "run", "--quiet", "--append", "preempt=full"]).args(options);
+    // These machines patch their text all the time.
+    command.args(["lab", "run", "--quiet", "--in-turns", "--append", "preempt=full"]).args(options);
     for (host, guest) in files.iter().chain(&[(file.as_path(), "/script")]) {
         command.arg("--file").arg(format!("{}:{guest}", host.display()));
     }

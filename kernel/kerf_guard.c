@@ -12,22 +12,28 @@
 
 #include "kerf_policy.h"
 
+static bool decided(const struct kerf_entry *entry)
+{
+	return entry->decider && entry->decider->prog;
+}
+
+/* Setting what is set is no change: files are applied again and again. */
+static bool unchanged(const struct kerf_entry *entry, const struct kerf_entry *old)
+{
+	return old && !decided(old) && !decided(entry) && old->value == entry->value;
+}
+
 static bool within(const struct kerf_guard *guard, const struct kerf_entry *entry)
 {
 	const struct kerf_decider *decider = entry->decider;
 	unsigned int n;
 
-	if (!decider || !decider->prog)
+	if (!decided(entry))
 		return entry->value >= guard->min && entry->value <= guard->max;
 	for (n = 0; n < decider->n_ranges; n++)
 		if (decider->ranges[n].min < guard->min || decider->ranges[n].max > guard->max)
 			return false;
 	return true;
-}
-
-static bool decided(const struct kerf_entry *entry)
-{
-	return entry->decider && entry->decider->prog;
 }
 
 static int check_step(const struct kerf_guard *guard, const struct kerf_entry *entry, const struct kerf_entry *old,
@@ -78,7 +84,7 @@ int kerf_guard_check(struct kerf_txn *txn)
 		if (!entry->n_locations)
 			continue;
 		err = check(entry->guard.given || !old ? &entry->guard : &old->guard, entry, old, txn->report);
-		if (!err && old && old->guard.given)
+		if (!err && old && old->guard.given && !unchanged(entry, old))
 			err = check_pause(&old->guard, old, txn->report);
 		if (err)
 			return err;
@@ -97,6 +103,12 @@ void kerf_guard_begin(struct kerf_entry *entry, const struct kerf_txn *txn)
 	entry->since_boot = ktime_get_boottime_ns();
 	entry->pid = task_tgid_nr(current);
 	entry->login = from_kuid(&init_user_ns, audit_get_loginuid(current));
+	if (unchanged(entry, old)) {
+		entry->since = old->since;
+		entry->since_boot = old->since_boot;
+		entry->pid = old->pid;
+		entry->login = old->login;
+	}
 	strscpy(entry->note, txn->note, sizeof(entry->note));
 }
 

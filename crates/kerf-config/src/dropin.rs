@@ -52,6 +52,16 @@ pub enum Mode {
     Global,
 }
 
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Immediate => "immediate",
+            Mode::Task => "task",
+            Mode::Global => "global",
+        })
+    }
+}
+
 /// What a file says of a constant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Constant {
@@ -155,9 +165,6 @@ impl Constant {
                 return wrong(format!("{name} is at least 1"));
             }
         }
-        if self.timeout.is_some_and(|n| !(0..=60).contains(&n)) {
-            return wrong("timeout is 0 to 60 seconds".into());
-        }
         Ok(())
     }
 }
@@ -259,7 +266,7 @@ impl Reader<'_> {
                 "step" => constant.step = Some(self.integer(name, value)?),
                 "rate" => constant.rate = Some(self.integer(name, value)?),
                 "mode" => constant.mode = Some(self.mode(value)?),
-                "timeout" => constant.timeout = Some(self.integer(name, value)?),
+                "timeout" => constant.timeout = Some(self.timeout(value)?),
                 "reason" => constant.reason = Some(self.string(name, value)?),
                 _ => warnings.push(self.unknown(key, name, &KEYS)),
             }
@@ -287,7 +294,7 @@ impl Reader<'_> {
                     "file" => file = Some(self.string("file", value)?),
                     "limit" => limits = self.limits(value)?,
                     "mode" => mode = Some(self.mode(value)?),
-                    "timeout" => timeout = Some(self.integer("timeout", value)?),
+                    "timeout" => timeout = Some(self.timeout(value)?),
                     "reason" => reason = Some(self.string("reason", value)?),
                     other => warnings.push(self.unknown(key, other, &KEYS)),
                 }
@@ -343,15 +350,16 @@ impl Reader<'_> {
     }
 
     fn mode(&self, value: &Spanned<DeValue>) -> Result<Mode, ConfigError> {
-        match self.string("mode", value)?.as_str() {
-            "immediate" => Ok(Mode::Immediate),
-            "task" => Ok(Mode::Task),
-            "global" => Ok(Mode::Global),
-            other => {
-                let why = format!("`{other}` is no mode: immediate, task or global");
-                Err(self.error(value.span().start, why))
-            }
-        }
+        let word = self.string("mode", value)?;
+        let mode = [Mode::Immediate, Mode::Task, Mode::Global].into_iter().find(|mode| mode.to_string() == word);
+        let why = || format!("`{word}` is no mode: immediate, task or global");
+        mode.ok_or_else(|| self.error(value.span().start, why()))
+    }
+
+    fn timeout(&self, value: &Spanned<DeValue>) -> Result<i64, ConfigError> {
+        let seconds = self.integer("timeout", value)?;
+        let why = || self.error(value.span().start, "timeout is 0 to 60 seconds".into());
+        if (0..=60).contains(&seconds) { Ok(seconds) } else { Err(why()) }
     }
 }
 

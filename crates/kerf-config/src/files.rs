@@ -1,6 +1,7 @@
 //! Where drop-ins lie, which of them count, and whether others than root could have written them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -19,49 +20,30 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// A directory in which nobody may replace what is another's.
 const STICKY_DIRECTORY: u32 = 0o041_000;
 
-/// The drop-ins that count, in the order in which they are read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
-    /// Those that are read.
-    pub files: Vec<PathBuf>,
-    /// Those that are hidden, each with the file of the same name that hides it.
-    pub hidden: Vec<(PathBuf, PathBuf)>,
-}
-
-impl Files {
-    /// Looks into directories; those that do not exist are empty. Files are ordered by their names, whatever directory they are in.
-    ///
-    /// # Errors
-    /// [`ConfigError::Read`] when a directory is there and cannot be read.
-    pub fn find(directories: &[impl AsRef<Path>]) -> Result<Files, ConfigError> {
-        let mut named: BTreeMap<String, PathBuf> = BTreeMap::new();
-        let mut hidden = Vec::new();
-        for directory in directories.iter().map(AsRef::as_ref) {
-            let entries = match fs::read_dir(directory) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(source) => return Err(ConfigError::Read { path: directory.to_owned(), source }),
-            };
-            let mut found = Vec::new();
-            for entry in entries {
-                let entry = entry.map_err(|source| ConfigError::Read { path: directory.to_owned(), source })?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name.ends_with(ENDING) && !name.starts_with('.') {
-                    found.push((name, entry.path()));
-                }
-            }
-            found.sort();
-            for (name, path) in found {
-                match named.get(&name) {
-                    Some(first) => hidden.push((path, first.clone())),
-                    None => {
-                        named.insert(name, path);
-                    }
-                }
+/// The drop-ins that count, in the order in which they are read: by their names, whatever directory they are in. Directories that do
+/// not exist are empty.
+///
+/// # Errors
+/// [`ConfigError::Read`] when a directory is there and cannot be read.
+pub fn find(directories: &[impl AsRef<Path>]) -> Result<Vec<PathBuf>, ConfigError> {
+    let mut named: BTreeMap<OsString, PathBuf> = BTreeMap::new();
+    for directory in directories.iter().map(AsRef::as_ref) {
+        let failed = |source| ConfigError::Read { path: directory.to_owned(), source };
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            if text.ends_with(ENDING) && !text.starts_with('.') {
+                named.entry(name).or_insert_with(|| entry.path());
             }
         }
-        Ok(Files { files: named.into_values().collect(), hidden })
     }
+    Ok(named.into_values().collect())
 }
 
 /// Refuses a file that others than root could have written, or have put there: the file itself, what a link leads to, and their
@@ -114,9 +96,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let found = Files::find(&directories).unwrap();
-        assert_eq!(found.files, [directories[1].join("10-a.toml"), directories[0].join("50-b.toml")]);
-        assert_eq!(found.hidden, [(directories[1].join("50-b.toml"), directories[0].join("50-b.toml"))]);
+        let found = find(&directories).unwrap();
+        assert_eq!(found, [directories[1].join("10-a.toml"), directories[0].join("50-b.toml")]);
     }
 
     #[test]

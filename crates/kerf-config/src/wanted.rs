@@ -3,21 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use crate::{ConfigError, Constant, DropIn, Files, Policy, check_permissions};
-
-/// A constant that files want to be something.
-pub type WantedConstant = Constant;
-
-/// A policy that files want to be loaded.
-pub type WantedPolicy = Policy;
+use crate::{ConfigError, Constant, DropIn, Policy, check_permissions, files};
 
 /// What all files together want.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// In the order of files and lines.
-    pub constants: Vec<WantedConstant>,
+    pub constants: Vec<Constant>,
     /// In the order of files and lines.
-    pub policies: Vec<WantedPolicy>,
+    pub policies: Vec<Policy>,
     /// Sentences about what does not count or is not understood.
     pub warnings: Vec<String>,
 }
@@ -28,14 +22,13 @@ impl Wanted {
     /// # Errors
     /// The first file that cannot be read, trusted or understood: then nothing is to be applied.
     pub fn read(directories: &[impl AsRef<Path>], trusted: bool) -> Result<Wanted, ConfigError> {
-        let files = Files::find(directories)?;
         let mut dropins = Vec::new();
-        for path in &files.files {
+        for path in files::find(directories)? {
             if trusted {
-                check_permissions(path)?;
+                check_permissions(&path)?;
             }
-            let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-            dropins.push(DropIn::parse(path, &text)?);
+            let text = fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            dropins.push(DropIn::parse(&path, &text)?);
         }
         Ok(Wanted::merge(dropins))
     }

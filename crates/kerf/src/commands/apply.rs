@@ -5,10 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use clap::Args;
-use kerf_config::{Constant, DIRECTORIES, Mode, Policy, Wanted};
+use kerf_config::{Constant, DIRECTORIES, Policy, Wanted};
 use kerf_live::{Live, LiveError, module};
 use serde_json::{Value, json};
 
+use super::const_words::TableArgs;
 use crate::print;
 
 pub const EXAMPLES: &str = "\
@@ -36,9 +37,8 @@ pub struct ApplyArgs {
     /// Say what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// The scope table [default: /var/lib/kerf/scope.db].
-    #[arg(long, value_name = "FILE")]
-    table: Option<PathBuf>,
+    #[command(flatten)]
+    table: TableArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -111,8 +111,8 @@ impl ApplyArgs {
 
     /// Runs this program with the step's words. Without the module a dry run can only say what it would do.
     fn carry_out(&self, mut step: Step) -> anyhow::Result<Done> {
-        if let Some(table) = self.table.as_ref().filter(|_| step.words[0] != "module") {
-            step.words.extend(["--table".into(), table.display().to_string()]);
+        if step.words[0] != "module" {
+            step.words.extend(self.table.given().map(|table| format!("--table={}", table.display())));
         }
         if self.dry_run {
             step.words.push("--dry-run".into());
@@ -198,7 +198,7 @@ fn options(constant: &Constant) -> Vec<String> {
     option("max", number(constant.max));
     option("step", number(constant.step));
     option("rate", number(constant.rate));
-    option("mode", constant.mode.map(mode));
+    option("mode", constant.mode.map(|mode| mode.to_string()));
     option("timeout", number(constant.timeout));
     option("note", Some(note(&constant.place.path.display().to_string(), constant.reason.as_deref())));
     words
@@ -208,19 +208,10 @@ fn load(policy: &Policy) -> Step {
     let mut words = vec!["policy".into(), "load".into(), policy.file.display().to_string()];
     words.push(format!("--name={}", policy.name));
     words.extend(policy.limits.iter().map(|(id, min, max)| format!("--limit={id}={min}..{max}")));
-    words.extend(policy.mode.map(|word| format!("--mode={}", mode(word))));
+    words.extend(policy.mode.map(|mode| format!("--mode={mode}")));
     words.extend(policy.timeout.map(|seconds| format!("--timeout={seconds}")));
     words.push(format!("--note={}", note(&policy.place.path.display().to_string(), policy.reason.as_deref())));
     Step { file: policy.place.path.clone(), words }
-}
-
-fn mode(mode: Mode) -> String {
-    match mode {
-        Mode::Immediate => "immediate",
-        Mode::Task => "task",
-        Mode::Global => "global",
-    }
-    .into()
 }
 
 /// The file and its reason, in the 200 ASCII characters that the module keeps.

@@ -106,23 +106,16 @@ impl SetArgs {
         let pairs = pairs(&self.words)?;
         let parsed = |text: &String| Expression::parse(text).context("read --when");
         let when = self.when.as_ref().map(parsed).transpose()?;
-        let decides = when.is_some() || pairs.iter().any(|(_, given)| matches!(given, Given::Expression(_)));
-        self.check_options(decides)?;
+        let fixed = fixed(&pairs).filter(|_| when.is_none());
+        self.check_options(fixed.is_none())?;
         if !rustix::process::geteuid().is_root() {
             return Err(LiveError::NotPermitted.into());
         }
         let table = self.table.open()?;
         let build = running::build_id()?;
-        if decides {
-            return self.decide(&table, &build, pairs, when.as_ref());
-        }
-        let wish = |(id, given): &(String, Given)| match given {
-            Given::Value(value) => SetArgs::wish(&self.from, &table, &build, id, *value),
-            Given::Expression(_) => {
-                Err(ConstError::Internal(format!("the expression for {id} decides on nothing")).into())
-            }
-        };
-        let wishes: Vec<Wish> = pairs.iter().map(wish).collect::<anyhow::Result<_>>()?;
+        let Some(fixed) = fixed else { return self.decide(&table, &build, pairs, when.as_ref()) };
+        let wish = |(id, value): &(String, i128)| SetArgs::wish(&self.from, &table, &build, id, *value);
+        let wishes: Vec<Wish> = fixed.iter().map(wish).collect::<anyhow::Result<_>>()?;
         let mut live = Live::open()?;
         let status = live.status()?;
         let mode = self.mode.choose(wishes.iter().map(|w| &w.entry))?;
@@ -277,6 +270,15 @@ enum Given {
     Expression(Expression),
 }
 
+/// The values, if there is no expression among them.
+fn fixed(pairs: &[(String, Given)]) -> Option<Vec<(String, i128)>> {
+    let value = |(id, given): &(String, Given)| match given {
+        Given::Value(value) => Some((id.clone(), *value)),
+        Given::Expression(_) => None,
+    };
+    pairs.iter().map(value).collect()
+}
+
 /// A value, or behind another `=` an expression.
 fn given(text: &str) -> anyhow::Result<Given> {
     if let Some(expression) = text.strip_prefix('=') {
@@ -308,11 +310,7 @@ mod tests {
 
     fn words(text: &str) -> anyhow::Result<Vec<(String, i128)>> {
         let pairs = pairs(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())?;
-        let value = |(id, given)| match given {
-            Given::Value(value) => Ok((id, value)),
-            Given::Expression(_) => Err(anyhow::anyhow!("{id}: an expression")),
-        };
-        pairs.into_iter().map(value).collect()
+        fixed(&pairs).context("find no expression")
     }
 
     #[test]

@@ -161,7 +161,8 @@ fn policy_of(status: &Status, ids: &[String]) -> Result<Option<String>, LiveErro
         return Ok(Some(name.to_owned()));
     }
     Err(LiveError::Owned(format!(
-        "the policy {name} decides {} too, and its constants come and go together: name them as well, or take it out          (`kerf policy unload {name}`)",
+        "the policy {name} decides {} too, and its constants come and go together: name them as well, or take it out \
+         (`kerf policy unload {name}`)",
         others.join(", ")
     )))
 }

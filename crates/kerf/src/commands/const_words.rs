@@ -1,6 +1,6 @@
 //! `kerf const`: the words, and what several of them share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -73,9 +73,14 @@ impl TableArgs {
         Ok(self.table.clone().map_or_else(table::default_path, Ok)?)
     }
 
+    /// The table that was named, if one was.
+    pub fn given(&self) -> Option<&Path> {
+        self.table.as_deref()
+    }
+
     /// The option as it was typed, with a space before it, for a command that is suggested; empty if it was not.
     pub fn typed(&self) -> String {
-        self.table.as_ref().map(|table| format!(" --table {}", table.display())).unwrap_or_default()
+        self.given().map(|table| format!(" --table {}", table.display())).unwrap_or_default()
     }
 
     /// The table, which must be there. What others than root could have written is nothing for root to change a kernel by.

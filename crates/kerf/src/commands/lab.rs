@@ -102,9 +102,6 @@ pub struct RunArgs {
     /// Seconds after which the run is given up.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
-    /// Let emulated CPUs take turns: slower, but none ever runs a breakpoint that the kernel has taken away.
-    #[arg(long)]
-    in_turns: bool,
     /// Go on after a warning of the kernel.
     #[arg(long)]
     allow_warn: bool,
@@ -235,14 +232,16 @@ impl RunArgs {
         let accelerator = machine.accelerator()?;
         machine.accelerator = Some(accelerator);
         kerf_lab::Progress::step(&mut steps, &format!("booting {} on {accelerator}", machine.kernel.release));
-        let mut output = Output { show_console: self.console, ..Output::default() };
-        if !self.json {
-            output.pass = Some((io::stdout(), io::stderr()));
-        }
-        let outcome = machine.run_streaming(&self.command, &mut output)?;
-        if self.json {
-            print_json(&outcome, &output)?;
-        }
+        let outcome = if self.json {
+            let outcome = machine.run(&self.command)?;
+            if self.console {
+                eprintln!("{}", outcome.console.trim_end());
+            }
+            print_json(&outcome)?;
+            outcome
+        } else {
+            machine.run_streaming(&self.command, &mut Output { show_console: self.console })?
+        };
         Ok(u8::try_from(outcome.exit_code & 0xff).unwrap_or(u8::MAX))
     }
 
@@ -258,7 +257,6 @@ impl RunArgs {
         machine.files = self.files.iter().map(|text| FileSpec::parse(text)).collect::<Result<_, _>>()?;
         machine.disk_mib = self.disk;
         machine.timeout = Duration::from_secs(self.timeout);
-        machine.in_turns = self.in_turns;
         machine.allow_warnings = self.allow_warn;
         machine.qemu_args = self.qemu_args.clone();
         Ok(machine)
@@ -269,28 +267,19 @@ fn this_program() -> Result<PathBuf, LabError> {
     std::env::current_exe().map_err(|source| LabError::Io { action: "find", path: "/proc/self/exe".into(), source })
 }
 
-/// Passes the guest's output on, or keeps it for the JSON object.
-#[derive(Default)]
+/// Passes the guest's output on.
 struct Output {
     show_console: bool,
-    pass: Option<(io::Stdout, io::Stderr)>,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
 }
 
 impl Sink for Output {
     fn stdout(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.pass {
-            Some((stdout, _)) => stdout.write_all(bytes).and_then(|()| stdout.flush()),
-            None => self.stdout.write_all(bytes),
-        }
+        let mut stdout = io::stdout();
+        stdout.write_all(bytes).and_then(|()| stdout.flush())
     }
 
     fn stderr(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.pass {
-            Some((_, stderr)) => stderr.write_all(bytes),
-            None => self.stderr.write_all(bytes),
-        }
+        io::stderr().write_all(bytes)
     }
 
     fn console(&mut self, line: &str) -> io::Result<()> {
@@ -298,10 +287,10 @@ impl Sink for Output {
     }
 }
 
-fn print_json(outcome: &Outcome, output: &Output) -> anyhow::Result<()> {
+fn print_json(outcome: &Outcome) -> anyhow::Result<()> {
     let object = serde_json::json!({
-        "stdout": String::from_utf8_lossy(&output.stdout),
-        "stderr": String::from_utf8_lossy(&output.stderr),
+        "stdout": String::from_utf8_lossy(&outcome.stdout),
+        "stderr": String::from_utf8_lossy(&outcome.stderr),
         "exit_code": outcome.exit_code,
         "accelerator": outcome.accelerator,
         "release": outcome.release,

@@ -6,12 +6,16 @@ use anyhow::Context;
 use kerf_const::ConstError;
 use kerf_const::apply::{self, Choice};
 use kerf_const::table::Table;
-use kerf_live::{ActiveEntry, Live, LiveError, Mode, Placement, Status, Transaction};
+use kerf_live::{ActiveEntry, ActiveGuard, Guard, Live, LiveError, Mode, Placement, Status, Transaction};
 use kerf_trial::TrialError;
 
 use super::const_build::FromArgs;
 use super::const_set::{SetArgs, Wish};
 use super::mode_words::{ModeArgs, stock_entries};
+use crate::journal;
+
+/// Why a value is set, for who reads the state meanwhile, or after `--keep`.
+const NOTE: &str = "kerf try";
 
 /// How often putting back is tried when threads do not leave the code.
 const TRIES: usize = 5;
@@ -40,11 +44,15 @@ pub struct Candidate {
 }
 
 /// A state of a constant and what brings it about.
+#[derive(Default)]
 struct Want {
     /// The value that is set; `None` is stock.
     set: Option<i64>,
     /// For the module; `None` takes out what is set.
     entry: Option<kerf_live::Entry>,
+    /// What is permitted meanwhile, and why it is set: of what was set before.
+    guard: Option<Guard>,
+    note: Option<String>,
 }
 
 /// The constants and what is in force now. Dropping it puts back what was in force before.
@@ -80,8 +88,10 @@ impl Turns {
     ) -> anyhow::Result<Turns> {
         let mut live = Live::open()?;
         let status = live.status()?;
+        let mut transaction = Transaction::new(status.build_id.clone());
+        transaction.note = NOTE.into();
         let mut turns = Turns {
-            transaction: Transaction::new(status.build_id.clone()),
+            transaction,
             live,
             constants: Vec::new(),
             candidates: Vec::new(),
@@ -125,7 +135,7 @@ impl Turns {
         let mode = self.transaction.mode;
         let active = status.entries.iter().find(|entry| entry.id == id);
         let baseline = match active {
-            Some(active) => Want::again(active, &again(query, active.value.into())?, status, mode)?,
+            Some(active) => Want::again(active, stock, &again(query, active.value.into())?, status, mode)?,
             None => Want::stock(first, status, mode)?,
         };
         let (constant, in_force) = (self.constants.len(), baseline.set.unwrap_or(stock));
@@ -153,6 +163,14 @@ impl Turns {
             }
         }
         Ok(())
+    }
+
+    /// What changes for good with a candidate, for the log.
+    pub fn change(&self, candidate: usize) -> Option<journal::Changed> {
+        let candidate = self.candidates.get(candidate)?;
+        let before = self.constants.get(candidate.constant)?;
+        let from = before.set.unwrap_or(before.stock).to_string();
+        Some(journal::Changed { id: candidate.id.clone(), from, to: candidate.value.to_string() })
     }
 
     /// What was in force before, for a person.
@@ -185,7 +203,11 @@ impl Turns {
             let found = status.entries.iter().find(|entry| entry.id == constant.id).map(|entry| entry.value);
             match &wanted.entry {
                 _ if found == wanted.set => {}
-                Some(entry) => transaction.entries.push(entry.clone()),
+                Some(entry) => {
+                    transaction.entries.push(entry.clone());
+                    transaction.guards.extend(wanted.guard.map(|guard| (constant.id.clone(), guard)));
+                    transaction.note = wanted.note.clone().unwrap_or(transaction.note);
+                }
                 None => transaction.unset.push(constant.id.clone()),
             }
         }
@@ -287,23 +309,23 @@ impl Want {
         if value == stock {
             return Want::stock(wish, status, mode);
         }
-        Ok(Want { set: Some(value), entry: Some(wish.live(Choice::Cheapest, status, mode)?) })
+        Ok(Want { set: Some(value), entry: Some(wish.live(Choice::Cheapest, status, mode)?), ..Want::default() })
     }
 
     fn stock(wish: &Wish, status: &Status, mode: Mode) -> anyhow::Result<Want> {
         if mode == Mode::Immediate {
-            return Ok(Want { set: None, entry: None });
+            return Ok(Want::default());
         }
         let index = match wish.setting {
             apply::Setting::Value(_) => None,
             apply::Setting::Derived { index, .. } => Some(index),
         };
         let row = (wish.entry.clone(), apply::stock(&wish.entry, index)?);
-        Ok(Want { set: None, entry: stock_entries(&[row], status)?.pop() })
+        Ok(Want { entry: stock_entries(&[row], status)?.pop(), ..Want::default() })
     }
 
     /// What is set already, where and as it is.
-    fn again(active: &ActiveEntry, wish: &Wish, status: &Status, mode: Mode) -> anyhow::Result<Want> {
+    fn again(active: &ActiveEntry, stock: i64, wish: &Wish, status: &Status, mode: Mode) -> anyhow::Result<Want> {
         if let Some(policy) = &active.policy {
             let why = format!("the policy {} decides {}: `kerf policy unload {0}` first", policy.owner, active.id);
             return Err(LiveError::Owned(why).into());
@@ -314,6 +336,20 @@ impl Want {
             all if all == active.locations.len() => Choice::Detour,
             _ => Choice::Cheapest,
         };
-        Ok(Want { set: Some(active.value), entry: Some(wish.live(choice, status, mode)?) })
+        Ok(Want {
+            set: Some(active.value),
+            entry: Some(wish.live(choice, status, mode)?),
+            guard: active.guard.as_ref().map(|guard| guarded(active, guard, stock)).transpose()?,
+            note: Some(active.origin.note.clone()),
+        })
     }
+}
+
+/// The guard to put back. One that wants small or rare changes would stop the trial in the middle, and what puts back as well.
+fn guarded(active: &ActiveEntry, guard: &ActiveGuard, stock: i64) -> Result<Guard, LiveError> {
+    if guard.step > 0 || guard.pause_ms > 0 {
+        let why = format!("{} may change only in steps or now and then: `kerf const unset {0}` first", active.id);
+        return Err(LiveError::Guarded(why));
+    }
+    Ok(Guard { stock, min: guard.min, max: guard.max, step: 0, pause: Duration::ZERO })
 }

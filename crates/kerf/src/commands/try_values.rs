@@ -16,7 +16,7 @@ use super::try_metric::{Metric, Signals};
 use super::try_told::Told;
 use super::try_turns::Turns;
 use crate::print::{self, Spinner};
-use crate::running;
+use crate::{journal, running};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -110,6 +110,7 @@ impl TryArgs {
         let kept = answer.best.filter(|_| self.keep);
         if let Some(best) = kept {
             turns.keep(best)?;
+            journal::record("set", "", "kerf try", turns.change(best).into_iter().collect());
         }
         let told = Told { turns: &turns, question: &question, answer: &answer, log: &log, metric: &self.metric, kept };
         self.tell(&told)?;

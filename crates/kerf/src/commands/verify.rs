@@ -57,7 +57,7 @@ impl VerifyArgs {
             Err(LiveError::NoModule) => None,
             Err(error) => return Err(error.into()),
         };
-        let found = differences(&wanted, status.as_ref(), &|id| self.label(id));
+        let found = differences(&wanted, status.as_ref(), &self.labels());
         if self.json {
             print::json(&serde_json::json!({ "as_wanted": found.is_empty(), "differences": found }))?;
         } else if found.is_empty() {
@@ -70,10 +70,13 @@ impl VerifyArgs {
         Ok(if found.is_empty() { 0 } else { ExitCode::Differs as u8 })
     }
 
-    /// The name by which the module knows a constant; files may have its id.
-    fn label(&self, id: &str) -> String {
-        let entry = self.table.open().and_then(|table| find_running(&table, &running::build_id()?, id));
-        entry.map_or_else(|_| id.to_owned(), |entry| entry.label().to_owned())
+    /// The names by which the module knows constants; files may have their ids. Without a table a name is taken for what it is.
+    fn labels(&self) -> impl Fn(&str) -> String {
+        let table = self.table.open().and_then(|table| Ok((table, running::build_id()?))).ok();
+        move |id| {
+            let entry = table.as_ref().and_then(|(table, build)| find_running(table, build, id).ok());
+            entry.map_or_else(|| id.to_owned(), |entry| entry.label().to_owned())
+        }
     }
 }
 

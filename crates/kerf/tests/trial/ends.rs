@@ -38,6 +38,13 @@ pub const STEPS: &[(&str, &str)] = &[
     ("text interrupt again", "text"),
     ("task", "kerf try BLK_MAX_REQUEST_COUNT=32 --metric 'echo 5' --rounds 4 --mode task"),
     ("status task", "kerf status"),
+    ("guard", "kerf const set BLK_MAX_REQUEST_COUNT 4 --min 2 --max 40 --note 'for the test'"),
+    ("guarded", "kerf try BLK_MAX_REQUEST_COUNT=8,32 --metric 'echo 5' --rounds 5"),
+    ("beyond", "kerf try BLK_MAX_REQUEST_COUNT=64 --metric 'echo 5' --rounds 5"),
+    ("status guarded", "kerf status"),
+    ("steps", "kerf const set BLK_MAX_REQUEST_COUNT 4 --step 4"),
+    ("stepwise", "kerf try BLK_MAX_REQUEST_COUNT=8 --metric 'echo 5' --rounds 5"),
+    ("log", "kerf log"),
     ("unset", "kerf const unset --all"),
     ("text end", "text"),
 ];
@@ -66,6 +73,11 @@ const ENDS: &[(&str, i32, &str)] = &[
     ("interrupt again", 130, "interrupted by Ctrl-C"),
     ("task", 0, "everything is as before: BLK_MAX_REQUEST_COUNT = 4 (set before; stock is 32)"),
     ("status task", 0, "every value is in force at all its locations"),
+    ("guarded", 0, "everything is as before"),
+    ("beyond", 29, "permitted are the values 2 to 40"),
+    ("status guarded", 0, ": for the test\nBLK_MAX_REQUEST_COUNT: permitted are the values 2 to 40"),
+    ("stepwise", 29, "may change only in steps or now and then"),
+    ("log", 0, "because: kerf try\n    BLK_MAX_REQUEST_COUNT: 32 → 4"),
 ];
 
 #[test]

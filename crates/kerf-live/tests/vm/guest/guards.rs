@@ -77,6 +77,10 @@ fn pauses(live: &mut Live, offset: u64) -> Outcome {
     forbidden(live, &hand, "the next change may come after 3600000 ms")?;
     let other = guarded(live, offset, 17, Guard { pause: Duration::ZERO, ..guard })?;
     forbidden(live, &other, "the next change may come after 3600000 ms")?;
+    // The same value again is no change, and begins nothing anew.
+    let before = live.status()?.entries[0].origin.clone();
+    live.set(&transaction)?;
+    same("where the value comes from", &live.status()?.entries[0].origin, &before)?;
     live.unset(&[transaction.entries[0].id.as_str()])?;
     same("what is set", live.status()?.entries.len(), 0)?;
     let soon = Guard { pause: Duration::from_millis(1), ..guard };

@@ -12,6 +12,17 @@ use super::super::mode_words;
 use super::{Given, SetArgs, Wish};
 use crate::print;
 
+/// One line of the result.
+#[derive(serde::Serialize)]
+struct Line {
+    id: String,
+    from: i64,
+    /// What is decided on; nothing if an expression gives it.
+    to: Option<i64>,
+    placement: &'static str,
+    locations: usize,
+}
+
 impl SetArgs {
     /// Refuses options that say nothing of what is to be done.
     pub(super) fn check_options(&self, decides: bool) -> Result<(), ConstError> {
@@ -50,12 +61,15 @@ impl SetArgs {
         let name = self.name.clone().unwrap_or_else(|| const_decide::default_name(&decided));
         let how = How { name: &name, mode: &self.mode, guard: &self.guard, dry_run: self.dry_run };
         let (transaction, outcome) = const_decide::set(&decided, &object, &mut live, &status, &how)?;
-        let lines = decided.iter().zip(&transaction.entries).map(|(one, entry)| {
-            let from = status.entries.iter().find(|e| e.id == entry.id).map_or(entry.value, |e| e.value);
-            let to = if let Wanted::Value(value) = one.wanted { Some(value) } else { None };
-            (entry.id.as_str(), from, to, entry.locations.len())
-        });
-        self.print_decided(&name, &lines.collect::<Vec<_>>(), (transaction.mode, &outcome))
+        let line = |(one, entry): (&Decided, &kerf_live::Entry)| Line {
+            id: entry.id.clone(),
+            from: status.entries.iter().find(|e| e.id == entry.id).map_or(entry.value, |e| e.value),
+            to: if let Wanted::Value(value) = one.wanted { Some(value) } else { None },
+            placement: "decided",
+            locations: entry.locations.len(),
+        };
+        let lines: Vec<Line> = decided.iter().zip(&transaction.entries).map(line).collect();
+        self.print_decided(&name, &lines, (transaction.mode, &outcome))
     }
 
     fn decided(&self, table: &Table, build: &str, id: &str, given: Given) -> anyhow::Result<Decided> {
@@ -75,25 +89,17 @@ impl SetArgs {
         }
     }
 
-    /// `lines`: id, value before, value where one is decided on (`None` if an expression gives it), number of places.
-    fn print_decided(
-        &self,
-        name: &str,
-        lines: &[(&str, i64, Option<i64>, usize)],
-        (mode, outcome): (Mode, &Outcome),
-    ) -> anyhow::Result<u8> {
+    fn print_decided(&self, name: &str, lines: &[Line], (mode, outcome): (Mode, &Outcome)) -> anyhow::Result<u8> {
         if self.json {
-            let line = |(id, from, to, locations): &(&str, i64, Option<i64>, usize)| serde_json::json!({ "id": id, "from": from, "to": to, "placement": "decided", "locations": locations });
-            let changed: Vec<_> = lines.iter().map(line).collect();
-            let mut object = serde_json::json!({ "dry_run": self.dry_run, "policy": name, "changed": changed });
+            let mut object = serde_json::json!({ "dry_run": self.dry_run, "policy": name, "changed": lines });
             mode_words::add_members(&mut object, mode, outcome);
             print::json(&object)?;
             return Ok(0);
         }
         let dry = if self.dry_run { " (dry run: nothing was changed)" } else { "" };
-        for (id, from, to, places) in lines {
+        for Line { id, from, to, locations, .. } in lines {
             let to = to.map_or_else(String::new, |to| format!(" or {to}"));
-            print::text(&format!("{id}: {from}{to}, decided by {name} ({}){dry}", counted(*places, "place")))?;
+            print::text(&format!("{id}: {from}{to}, decided by {name} ({}){dry}", counted(*locations, "place")))?;
         }
         if !self.dry_run {
             print::text(&mode_words::sentence(mode, outcome))?;

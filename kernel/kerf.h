@@ -5,6 +5,7 @@
 
 #include <linux/list.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/types.h>
 
 struct file;
@@ -13,7 +14,7 @@ struct task_struct;
 struct pt_regs;
 struct seq_file;
 
-#define KERF_PROTOCOL		5
+#define KERF_PROTOCOL		6
 #define KERF_RECORD_MAX		(1U << 20)
 #define KERF_ID_MAX		160
 #define KERF_LOCATIONS_MAX	256
@@ -28,6 +29,7 @@ struct seq_file;
 #define KERF_CODE_MAX		24	/* bytes in the place of one instruction */
 #define KERF_DETOUR_MAX		123	/* bytes of a detour as sent */
 #define KERF_OWNER_MAX		64
+#define KERF_SHARE_MAX		1000000	/* thousandths of one CPU's time: a thousand CPUs */
 #define KERF_NOTE_MAX		200	/* why something was set */
 #define KERF_HOLD_MAX		64	/* files */
 #define KERF_DOMAIN_MAX		256	/* intervals */
@@ -159,6 +161,17 @@ struct kerf_guard {
 	u32 pause_ms;			/* how soon the next one may come */
 };
 
+/* What a policy may cost, all its constants together. Nothing: as much as it likes. kerf_watchdog.c */
+struct kerf_limits {
+	u64 triggers;			/* in a second */
+	u32 share;			/* of one CPU's time, in thousandths */
+};
+
+/* Where a policy's counts stood at the watchdog's last look. */
+struct kerf_seen {
+	u64 hits, ns, when;
+};
+
 struct kerf_entry {
 	struct list_head node;
 	char id[KERF_ID_MAX + 1];
@@ -173,6 +186,8 @@ struct kerf_entry {
 	struct kerf_safe_span *spans;
 	struct kerf_entry *old;		/* what it replaces, while a transition runs; NULL: the stock value */
 	struct kerf_guard guard;
+	struct kerf_limits limits;
+	struct kerf_seen seen;
 	u64 since, since_boot;		/* when it came into force: of the wall clock, and since the boot, in ns */
 	pid_t pid;			/* of who set it */
 	uid_t login;			/* and as whom that one had logged in */
@@ -196,10 +211,12 @@ struct kerf_hold {
 
 struct kerf_txn {
 	bool dry_run, unset_all, replace;
+	bool outside;			/* nobody may be in a safe span of what is dropped */
 	char owner[KERF_OWNER_MAX + 1];	/* of what is set */
 	char note[KERF_NOTE_MAX + 1];	/* why, for who reads the state */
 	char drop[KERF_OWNER_MAX + 1];	/* all that belongs to this one is unset */
 	struct kerf_hold *hold;
+	struct kerf_limits limits;	/* of the policy that is set */
 	enum kerf_mode mode;
 	u32 timeout_ms;
 	unsigned int n_targets, n_sets, n_unsets, n_locations;
@@ -217,6 +234,9 @@ struct kerf_txn {
 	bool collect;			/* the stop notes who is inside a safe span */
 };
 
+/* kerf_main.c */
+extern struct mutex kerf_mutex;		/* one transaction, or one reader of the state, at a time */
+
 /* kerf_record.c */
 int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn);
 void kerf_txn_free(struct kerf_txn *txn);
@@ -225,8 +245,17 @@ void kerf_entry_free(struct kerf_entry *entry);
 /* kerf_policy.c */
 void kerf_decider_free(struct kerf_decider *decider);
 int kerf_decider_check_marks(struct kerf_location *loc, struct kerf_report *report);
-void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry);
 asmlinkage void kerf_trigger(struct pt_regs *regs);
+
+/* kerf_counts.c */
+void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry);
+
+/* kerf_watchdog.c */
+void kerf_watchdog_changed(const struct kerf_txn *txn);
+void kerf_watchdog_exit(void);
+const char *kerf_watchdog_reason(const char *owner);
+void kerf_watchdog_show(struct seq_file *m, const struct kerf_entry *entry);
+void kerf_watchdog_show_removed(struct seq_file *m);
 
 /* kerf_execution.c */
 struct kerf_executions;

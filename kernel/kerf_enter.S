@@ -3,6 +3,7 @@
 #include <linux/linkage.h>
 #include <asm/nospec-branch.h>
 #include <asm/segment.h>
+#include <asm/unwind_hints.h>
 
 	.section .kprobes.text, "ax"
 
@@ -34,7 +35,9 @@ SYM_FUNC_START(kerf_enter)
 	pushq	%r15
 	movq	%rsp, %rdi
 	call	kerf_trigger
-	addq	$(6*8), %rsp		/* r15 to rbx: C gives them back as they were */
+	/* r15 to rbx: C gives them back as they were. Told to objtool, which takes what was pushed for lost. */
+	addq	$(6*8), %rsp
+	UNWIND_HINT sp_reg=ORC_REG_SP sp_offset=16*8 type=UNWIND_HINT_TYPE_CALL
 	popq	%r11
 	popq	%r10
 	popq	%r9
@@ -47,5 +50,6 @@ SYM_FUNC_START(kerf_enter)
 	addq	$(3*8), %rsp
 	popfq
 	leaq	(2*8)(%rsp), %rsp
+	UNWIND_HINT_FUNC
 	RET
 SYM_FUNC_END(kerf_enter)

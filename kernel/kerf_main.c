@@ -16,7 +16,7 @@
 #include "kerf.h"
 #include "kerf_lookup.h"
 
-static DEFINE_MUTEX(kerf_mutex);
+DEFINE_MUTEX(kerf_mutex);
 
 /* Who may load modules may write text; nobody else, not even with an inherited descriptor. */
 static int permitted(struct file *file)
@@ -80,6 +80,7 @@ static int show(struct seq_file *m, void *unused)
 		for (i = 0; i < entry->n_locations; i++)
 			show_location(m, entry, &entry->locations[i]);
 	}
+	kerf_watchdog_show_removed(m);
 	mutex_unlock(&kerf_mutex);
 	return 0;
 }
@@ -209,6 +210,7 @@ static int __init kerf_init(void)
 static void __exit kerf_exit(void)
 {
 	misc_deregister(&kerf_device);
+	kerf_watchdog_exit();
 	mutex_lock(&kerf_mutex);
 	kerf_restore_all();
 	mutex_unlock(&kerf_mutex);

@@ -157,14 +157,17 @@ static int mark_leaving(struct kerf_txn *txn)
 {
 	struct kerf_entry *entry, *old;
 	bool dropped = !txn->drop[0];
+	const char *why;
 	unsigned int i;
 
 	list_for_each_entry(entry, &kerf_entries, node) {
 		entry->leaving = txn->unset_all || (txn->drop[0] && !strcmp(entry->owner, txn->drop));
 		dropped |= entry->leaving;
 	}
+	why = kerf_watchdog_reason(txn->drop);
 	if (!dropped)
-		return kerf_refuse(txn->report, -ENOENT, "the policy %s is not loaded", txn->drop);
+		return kerf_refuse(txn->report, -ENOENT, "the policy %s is not loaded%s%s", txn->drop,
+				   why ? ": it was taken out, " : "", why ?: "");
 	for (i = 0; i < txn->n_unsets; i++) {
 		old = find_entry(txn->unsets[i]);
 		if (!old)
@@ -374,6 +377,9 @@ void kerf_plan(struct kerf_txn *txn, enum kerf_step step, bool outside_spans)
 		list_for_each_entry(entry, &txn->sets, node)
 			between |= add_between(txn, entry);
 	}
+	list_for_each_entry(entry, &kerf_entries, node)
+		if (outside_spans && entry->leaving)
+			add_spans(txn, entry);
 	list_for_each_entry(entry, &txn->sets, node)
 		if (outside_spans)
 			add_spans(txn, entry);

@@ -6,7 +6,7 @@
 #include <linux/context_tracking.h>
 #include <linux/filter.h>
 #include <linux/overflow.h>
-#include <linux/seq_file.h>
+#include <linux/sched/clock.h>
 #include <linux/slab.h>
 
 #include "kerf_lookup.h"
@@ -140,35 +140,35 @@ static void prepare(struct kerf_location *loc)
 		mark->shift = 64 - mark->bits;
 		loc->plain = loc->plain && mark_plain(decider, mark);
 	}
-	/* Values without a policy, arguments that have to be moved and executions of several places go another way. */
-	loc->asks = decider->prog && !arguments_moved(loc) && loc->role == KERF_ALONE ? decider : NULL;
+	/* Values without a policy, limited time, arguments that have to be moved and executions of several places go another way. */
+	loc->asks = decider->prog && !decider->timed && !arguments_moved(loc) && loc->role == KERF_ALONE ? decider : NULL;
 }
 
 /*
  * Runs the program as a kprobe would: not preemptible, and not inside another program of this kind, whose locks it might want.
- * False: it could not run.
+ * False: it could not run. Nothing but the answer is kept across the program, which saves a trigger a few instructions.
  */
 static __always_inline bool ask(const struct kerf_decider *decider, struct pt_regs *regs, u64 *answer)
 {
 	int __percpu *active = kerf_bpf_prog_active;
 	struct bpf_trace_run_ctx context = {};
 	struct bpf_run_ctx *outer;
-	bool asked = false;
 
 	if (in_nmi())
 		return false;
 	preempt_disable_notrace();
-	if (likely(raw_cpu_read(context_tracking.state.counter) & CT_RCU_WATCHING)) {
-		asked = this_cpu_inc_return(*active) == 1;
-		if (likely(asked)) {
-			outer = bpf_set_run_ctx(&context.run_ctx);
-			*answer = decider->run(regs, decider->prog->insnsi);
-			bpf_reset_run_ctx(outer);
-		}
-		this_cpu_dec(*active);
+	if (unlikely(!(raw_cpu_read(context_tracking.state.counter) & CT_RCU_WATCHING)) || unlikely(this_cpu_read(*active))) {
+		preempt_enable_notrace();
+		return false;
 	}
+	this_cpu_inc(*active);
+	outer = bpf_set_run_ctx(&context.run_ctx);
+	/* Machine code: what the interpreter would walk is not looked at. */
+	*answer = decider->run(regs, NULL);
+	bpf_reset_run_ctx(outer);
+	this_cpu_dec(*active);
 	preempt_enable_notrace();
-	return asked;
+	return true;
 }
 
 static noinline bool fill_slowly(const struct kerf_location *loc, s64 value, s64 *cells)
@@ -185,13 +185,23 @@ static noinline bool fill_slowly(const struct kerf_location *loc, s64 value, s64
 static __always_inline bool fill(const struct kerf_location *loc, s64 value, s64 *cells)
 {
 	const struct kerf_mark *mark = loc->marks;
-	unsigned int left = loc->n_marks;
+	const s64 *end = cells + loc->n_marks;
 
 	if (unlikely(!loc->plain))
 		return fill_slowly(loc, value, cells);
-	for (; left; left--, mark++)
+	do {
 		*cells++ = wrap(mark->a * value + mark->b, mark->shift);
+		mark++;
+	} while (cells != end);
 	return true;
+}
+
+static __always_inline void fill_stock(const struct kerf_location *loc, s64 *cells)
+{
+	unsigned int n;
+
+	for (n = 0; n < loc->n_marks; n++)
+		cells[n] = loc->marks[n].stock;
 }
 
 enum outcome { MISSED, KEPT, REFUSED, DECIDED };
@@ -214,7 +224,8 @@ static __always_inline bool carry_out(const struct kerf_decider *decider, enum o
 				      const struct kerf_location *loc, s64 *cells)
 {
 	if (likely(outcome == DECIDED) && likely(fill(loc, value, cells))) {
-		this_cpu_inc(decider->counts->decided);
+		this_cpu_write(decider->counts->last, value);
+		this_cpu_inc(decider->counts->decided[fls64(value)]);
 		return true;
 	}
 	if (outcome == MISSED)
@@ -226,6 +237,26 @@ static __always_inline bool carry_out(const struct kerf_decider *decider, enum o
 	return false;
 }
 
+static enum outcome consult_timed(const struct kerf_decider *decider, struct pt_regs *regs, s64 *value)
+{
+	struct kerf_counts *counts;
+	enum outcome outcome;
+	u64 ns;
+
+	preempt_disable_notrace();
+	counts = this_cpu_ptr(decider->counts);
+	ns = local_clock();
+	outcome = consult(decider, regs, value);
+	ns = local_clock() - ns;
+	if (outcome != MISSED) {
+		counts->timed++;
+		counts->ns += ns;
+		counts->longest = max(counts->longest, ns);
+	}
+	preempt_enable_notrace();
+	return outcome;
+}
+
 /* The parameter registers hold what they held at the function's entry, as far as it is still somewhere, while it is asked. */
 static noinline enum outcome consult_with_arguments(const struct kerf_decider *decider, const struct kerf_location *loc,
 						    struct pt_regs *regs, s64 *value)
@@ -234,6 +265,8 @@ static noinline enum outcome consult_with_arguments(const struct kerf_decider *d
 	enum outcome outcome;
 	unsigned int n;
 
+	if (unlikely(READ_ONCE(decider->stopped)))
+		return MISSED;
 	for (n = 0; n < loc->n_arguments; n++) {
 		const struct kerf_argument *from = &loc->arguments[n];
 
@@ -244,7 +277,7 @@ static noinline enum outcome consult_with_arguments(const struct kerf_decider *d
 		kept[n] = *register_of(regs, parameters[n]);
 		*register_of(regs, parameters[n]) = found[n];
 	}
-	outcome = consult(decider, regs, value);
+	outcome = decider->timed ? consult_timed(decider, regs, value) : consult(decider, regs, value);
 	for (n = 0; n < loc->n_arguments; n++)
 		*register_of(regs, parameters[n]) = kept[n];
 	return outcome;
@@ -326,26 +359,23 @@ static noinline bool decide(const struct kerf_location *loc, struct pt_regs *reg
 asmlinkage notrace __no_stack_protector void kerf_trigger(struct pt_regs *regs)
 {
 	const struct kerf_location *loc = kerf_pool_owners[(regs->ip - (unsigned long)kerf_pool) / KERF_SLOT_SIZE];
+	const struct kerf_decider *decider = READ_ONCE(loc->asks);
 	s64 *cells = (s64 *)(regs + 1) + 1;
-	unsigned int left = loc->n_marks;
-	const struct kerf_mark *mark;
 	bool decided;
 
 	regs->ip = loc->addr;
 	/* ss, the return address and the cells lie between what was pushed as sp and the window's own */
 	regs->sp += 2 * sizeof(long) + KERF_CELLS_SIZE;
-	if (likely(loc->asks && !READ_ONCE(kerf_pending))) {
+	if (likely(decider && !READ_ONCE(kerf_pending))) {
 		s64 value = 0;
-		enum outcome outcome = consult(loc->asks, regs, &value);
+		enum outcome outcome = consult(decider, regs, &value);
 
-		decided = carry_out(loc->asks, outcome, value, loc, cells);
+		decided = carry_out(decider, outcome, value, loc, cells);
 	} else {
 		decided = decide(loc, regs, cells);
 	}
-	if (decided)
-		return;
-	for (mark = loc->marks; left; left--)
-		*cells++ = mark++->stock;
+	if (!decided)
+		fill_stock(loc, cells);
 }
 NOKPROBE_SYMBOL(kerf_trigger);
 
@@ -362,6 +392,16 @@ struct kerf_decider *kerf_decider_alloc(unsigned int n_ranges)
 		return NULL;
 	}
 	return decider;
+}
+
+/* From now on the program is not asked, which means the stock value, as whenever it cannot be. Its places stay. */
+void kerf_decider_stop(struct kerf_entry *entry)
+{
+	unsigned int n;
+
+	WRITE_ONCE(entry->decider->stopped, true);
+	for (n = 0; n < entry->n_locations; n++)
+		WRITE_ONCE(entry->locations[n].asks, NULL);
 }
 
 /* Nobody runs it any more: the stop that took its trampolines out of the text has looked at every stack. */
@@ -443,22 +483,4 @@ int kerf_decider_check_marks(struct kerf_location *loc, struct kerf_report *repo
 	if (loc->n_marks)
 		prepare(loc);
 	return 0;
-}
-
-void kerf_decider_show(struct seq_file *m, const struct kerf_entry *entry)
-{
-	const struct kerf_decider *decider = entry->decider;
-	struct kerf_counts sum = {};
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		const struct kerf_counts *counts = per_cpu_ptr(decider->counts, cpu);
-
-		sum.decided += counts->decided;
-		sum.kept += counts->kept;
-		sum.refused += counts->refused;
-		sum.missed += counts->missed;
-	}
-	seq_printf(m, "policy id=%s program=%u hits=%llu decided=%llu kept=%llu refused=%llu missed=%llu owner=%s\n", entry->id,
-		   decider->prog->aux->id, sum.decided + sum.kept + sum.refused + sum.missed, sum.decided, sum.kept, sum.refused, sum.missed, entry->owner);
 }

@@ -28,9 +28,15 @@ struct kerf_interval {
 	s64 min, max;
 };
 
-/* Each trigger counts once, as what became of it. */
+#define KERF_MAGNITUDES 65
+
+/* Each trigger counts once, as what became of it; decisions by the bits that their value has. Of one CPU. */
 struct kerf_counts {
-	u64 decided, kept, refused, missed;
+	u64 kept, refused, missed;
+	s64 last;			/* decision, if there was one */
+	u64 decided[KERF_MAGNITUDES];
+	/* Only under a limit on time. Of the program, in ns. */
+	u64 timed, ns, longest;
 };
 
 struct kerf_decider {
@@ -39,6 +45,8 @@ struct kerf_decider {
 	u64 (*run)(const void *ctx, const struct bpf_insn *insns);
 	struct kerf_counts __percpu *counts;
 	struct kerf_executions *executions;	/* NULL: each place decides for itself */
+	bool timed;			/* its time has a limit: it is measured */
+	bool stopped;			/* it came over a limit: not asked any more */
 	s64 stock;
 	unsigned int n_forms, n_ranges;
 	struct kerf_form forms[KERF_FORMS_MAX];
@@ -48,5 +56,14 @@ struct kerf_decider {
 struct kerf_decider *kerf_decider_alloc(unsigned int n_ranges);
 int kerf_decider_program(struct kerf_decider *decider, int fd, const char *id, struct kerf_report *report);
 int kerf_decider_check(const struct kerf_decider *decider, const char *id, struct kerf_report *report);
+void kerf_decider_stop(struct kerf_entry *entry);
+
+/* kerf_counts.c */
+struct kerf_sums {
+	u64 hits, decided, kept, refused, missed;
+	u64 timed, ns, longest;
+	u64 magnitudes[KERF_MAGNITUDES];
+};
+void kerf_counts_sum(const struct kerf_decider *decider, struct kerf_sums *sums);
 
 #endif

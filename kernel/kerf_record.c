@@ -9,7 +9,7 @@
 
 #define KERF_MAGIC "KERFTXN1"
 enum { FLAG_DRY_RUN = 1, FLAG_UNSET_ALL = 2, FLAG_REPLACE = 4, FLAG_MODE_SHIFT = 8, FLAG_KNOWN = 0x307 };
-enum { OP_SET = 1, OP_UNSET = 2, OP_POLICY = 3, OP_DROP = 4, OP_HOLD = 5, OP_GUARD = 6 };
+enum { OP_SET = 1, OP_UNSET = 2, OP_POLICY = 3, OP_DROP = 4, OP_HOLD = 5, OP_GUARD = 6, OP_LIMITS = 7 };
 
 struct reader {
 	const u8 *data;
@@ -348,9 +348,10 @@ static int parse_entry(struct reader *r, struct kerf_txn *txn, struct kerf_entry
 	txn->n_locations += entry->n_locations + entry->n_gates;
 	if (txn->n_locations > KERF_LOCATIONS_ALL)
 		return bad(r, "a transaction has up to 4096 locations");
-	strscpy(entry->owner, txn->owner, sizeof(entry->owner));
 	if (kind == OP_POLICY && !txn->owner[0])
 		return bad(r, "a policy needs a name in the header");
+	if (kind == OP_POLICY)
+		strscpy(entry->owner, txn->owner, sizeof(entry->owner));
 	if (kind == OP_POLICY || entry->n_gates)
 		err = parse_decider(r, entry, kind == OP_POLICY);
 	err = err ?: parse_set(r, txn, entry);
@@ -383,11 +384,41 @@ static int parse_guard(struct reader *r, struct kerf_txn *txn, const struct kerf
 	return bad(r, "a guard follows the set or policy of the same id");
 }
 
+/* What the policy of this record may cost. */
+static int parse_limits(struct reader *r, struct kerf_txn *txn, const struct kerf_entry *operation)
+{
+	if (operation->n_locations || operation->n_between || operation->n_gates || operation->n_spans)
+		return bad(r, "a reserved field is not 0");
+	if (txn->limits.triggers || txn->limits.share || !txn->owner[0] || strcmp(operation->id, txn->owner))
+		return bad(r, "limits are of the policy that the header names, and given once");
+	txn->limits.triggers = operation->value;
+	txn->limits.share = number(r, 4);
+	if (number(r, 4) || operation->value < 0 || txn->limits.share > KERF_SHARE_MAX ||
+	    !(txn->limits.triggers || txn->limits.share))
+		return bad(r, "a policy's limits are triggers in a second, thousandths of a CPU's time up to 1000000, or both");
+	return 0;
+}
+
+/* All constants of a policy share its limits, and are measured if its time has one. */
+static void spread_limits(struct kerf_txn *txn)
+{
+	struct kerf_entry *entry;
+
+	list_for_each_entry(entry, &txn->sets, node) {
+		if (!entry->owner[0])
+			continue;
+		entry->limits = txn->limits;
+		entry->decider->timed = txn->limits.share;
+	}
+}
+
 /* What has no locations: only the id counts, or the number of files. */
 static int parse_plain(struct reader *r, struct kerf_txn *txn, const struct kerf_entry *entry, size_t kind)
 {
 	if (kind == OP_GUARD)
 		return parse_guard(r, txn, entry);
+	if (kind == OP_LIMITS)
+		return parse_limits(r, txn, entry);
 	if (kind == OP_HOLD)
 		return entry->n_between || entry->n_gates || entry->n_spans ? bad(r, "a reserved field is not 0") :
 									      parse_hold(r, txn, entry->n_locations);
@@ -409,8 +440,8 @@ static int parse_operation(struct reader *r, struct kerf_txn *txn)
 	bool located = kind == OP_SET || kind == OP_POLICY;
 	int err;
 
-	if (!id_len || id_len > KERF_ID_MAX || kind < OP_SET || kind > OP_GUARD)
-		return bad(r, "an operation is a set (1), unset (2), policy (3), drop (4), hold (5) or guard (6) with an id of 1 to 160 bytes");
+	if (!id_len || id_len > KERF_ID_MAX || kind < OP_SET || kind > OP_LIMITS)
+		return bad(r, "an operation is a set (1), unset (2), policy (3), drop (4), hold (5), guard (6) or limits (7) with an id of 1 to 160 bytes");
 	entry = kvzalloc(sizeof(*entry), GFP_KERNEL);
 	if (!entry)
 		return -ENOMEM;
@@ -483,6 +514,8 @@ int kerf_record_parse(const u8 *record, size_t len, struct kerf_txn *txn)
 		err = parse_operation(&r, txn);
 	if (!err && r.at != r.len)
 		err = bad(&r, "bytes are left over");
+	if (!err)
+		spread_limits(txn);
 	return err;
 }
 

@@ -200,6 +200,7 @@ static void commit(struct kerf_txn *txn)
 		list_add_tail(&txn->hold->node, &kerf_holds);
 	txn->hold = NULL;
 	hold_module();
+	kerf_watchdog_changed(txn);
 }
 
 /* All or nothing; the report says what and why. Caller holds kerf_mutex. */
@@ -212,7 +213,7 @@ int kerf_transact(struct kerf_txn *txn)
 	if (!err && txn->mode != KERF_AT_ONCE && !txn->dry_run) {
 		err = kerf_transition(txn);
 	} else if (!err) {
-		kerf_plan(txn, KERF_DIRECTLY, false);
+		kerf_plan(txn, KERF_DIRECTLY, txn->outside);
 		if (txn->n_writes)
 			err = kerf_attempts(txn, jiffies + msecs_to_jiffies(txn->timeout_ms));
 	}

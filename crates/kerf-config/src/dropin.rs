@@ -62,8 +62,17 @@ impl fmt::Display for Mode {
     }
 }
 
+/// What deciding may cost before the module takes the policy out.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Times in a second that the constants are passed.
+    pub triggers: Option<i64>,
+    /// Per cent of one CPU's time.
+    pub time: Option<f64>,
+}
+
 /// What a file says of a constant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Constant {
     /// Where it stands.
     pub place: Place,
@@ -81,6 +90,8 @@ pub struct Constant {
     pub step: Option<i64>,
     /// How often a minute it may be changed.
     pub rate: Option<i64>,
+    /// What deciding may cost.
+    pub cost: Cost,
     /// How it is switched.
     pub mode: Option<Mode>,
     /// Seconds to wait for threads to leave.
@@ -90,7 +101,7 @@ pub struct Constant {
 }
 
 /// What a file says of a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// Where it stands.
     pub place: Place,
@@ -100,6 +111,8 @@ pub struct Policy {
     pub file: PathBuf,
     /// Values that it may decide on, by constant.
     pub limits: Vec<(String, i64, i64)>,
+    /// What it may cost.
+    pub cost: Cost,
     /// How it is switched.
     pub mode: Option<Mode>,
     /// Seconds to wait for threads to leave.
@@ -109,7 +122,7 @@ pub struct Policy {
 }
 
 /// What one file says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DropIn {
     /// In the file's order.
     pub constants: Vec<Constant>,
@@ -236,7 +249,8 @@ impl Reader<'_> {
         value: &Spanned<DeValue>,
         warnings: &mut Vec<String>,
     ) -> Result<Constant, ConfigError> {
-        const KEYS: [&str; 9] = ["value", "when", "min", "max", "step", "rate", "mode", "timeout", "reason"];
+        const KEYS: [&str; 11] =
+            ["value", "when", "min", "max", "step", "rate", "max-triggers", "max-time", "mode", "timeout", "reason"];
         let id = key.get_ref().to_string();
         let mut constant = Constant {
             place: self.place(key.span().start),
@@ -247,6 +261,7 @@ impl Reader<'_> {
             max: None,
             step: None,
             rate: None,
+            cost: Cost::default(),
             mode: None,
             timeout: None,
             reason: None,
@@ -265,6 +280,7 @@ impl Reader<'_> {
                 "max" => constant.max = Some(self.integer(name, value)?),
                 "step" => constant.step = Some(self.integer(name, value)?),
                 "rate" => constant.rate = Some(self.integer(name, value)?),
+                "max-triggers" | "max-time" => self.cost(name, value, &mut constant.cost)?,
                 "mode" => constant.mode = Some(self.mode(value)?),
                 "timeout" => constant.timeout = Some(self.timeout(value)?),
                 "reason" => constant.reason = Some(self.string(name, value)?),
@@ -284,15 +300,16 @@ impl Reader<'_> {
 
     /// `NAME = "FILE"`, or a table with more.
     fn policy(&self, key: &Key, value: &Spanned<DeValue>, warnings: &mut Vec<String>) -> Result<Policy, ConfigError> {
-        const KEYS: [&str; 5] = ["file", "limit", "mode", "timeout", "reason"];
+        const KEYS: [&str; 7] = ["file", "limit", "max-triggers", "max-time", "mode", "timeout", "reason"];
         let name = key.get_ref().to_string();
         let (mut file, mut limits) = (None, Vec::new());
-        let (mut mode, mut timeout, mut reason) = (None, None, None);
+        let (mut mode, mut timeout, mut reason, mut cost) = (None, None, None, Cost::default());
         if let DeValue::Table(table) = value.get_ref() {
             for (key, value) in in_order(table) {
                 match key.get_ref().as_ref() {
                     "file" => file = Some(self.string("file", value)?),
                     "limit" => limits = self.limits(value)?,
+                    "max-triggers" | "max-time" => self.cost(key.get_ref().as_ref(), value, &mut cost)?,
                     "mode" => mode = Some(self.mode(value)?),
                     "timeout" => timeout = Some(self.timeout(value)?),
                     "reason" => reason = Some(self.string("reason", value)?),
@@ -306,7 +323,7 @@ impl Reader<'_> {
             return Err(self.error(key.span().start, format!("the policy {name} has no `file`")));
         };
         let file = self.path.parent().unwrap_or(Path::new("")).join(file);
-        Ok(Policy { place: self.place(key.span().start), name, file, limits, mode, timeout, reason })
+        Ok(Policy { place: self.place(key.span().start), name, file, limits, cost, mode, timeout, reason })
     }
 
     /// `{ ID = [MIN, MAX], … }`
@@ -332,6 +349,24 @@ impl Reader<'_> {
         let DeValue::Integer(integer) = value.get_ref() else { return self.kind(what, value, "an integer") };
         let number = i64::from_str_radix(integer.as_str(), integer.radix());
         number.map_err(|_| self.error(value.span().start, format!("{what} does not fit 64 bits")))
+    }
+
+    /// `max-triggers` or `max-time`.
+    fn cost(&self, name: &str, value: &Spanned<DeValue>, cost: &mut Cost) -> Result<(), ConfigError> {
+        if name == "max-triggers" {
+            let triggers = self.integer(name, value)?;
+            cost.triggers = Some(triggers);
+            let why = || self.error(value.span().start, format!("{name} is at least 1"));
+            return if triggers >= 1 { Ok(()) } else { Err(why()) };
+        }
+        let time = match value.get_ref() {
+            DeValue::Integer(integer) => integer.as_str().parse::<f64>().ok(),
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            _ => return self.kind(name, value, "a number of per cent"),
+        };
+        cost.time = time.filter(|time| (0.1..=100_000.0).contains(time));
+        let why = || self.error(value.span().start, format!("{name} is 0.1 to 100000 per cent of one CPU"));
+        if cost.time.is_some() { Ok(()) } else { Err(why()) }
     }
 
     fn string(&self, what: &str, value: &Spanned<DeValue>) -> Result<String, ConfigError> {

@@ -8,7 +8,7 @@ mod error;
 mod files;
 mod wanted;
 
-pub use dropin::{Constant, DropIn, Mode, Number, Place, Policy};
+pub use dropin::{Constant, Cost, DropIn, Mode, Number, Place, Policy};
 pub use error::ConfigError;
 pub use files::{DIRECTORIES, check_permissions};
 pub use wanted::Wanted;

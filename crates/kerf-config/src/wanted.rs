@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::{ConfigError, Constant, DropIn, Policy, check_permissions, files};
 
 /// What all files together want.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wanted {
     /// In the order of files and lines.
     pub constants: Vec<Constant>,

@@ -224,9 +224,13 @@ impl Follower<'_> {
 
     /// What an instruction that was executed does to what carries the value.
     fn take(&mut self, insn: &Instruction, before: &Registers) {
+        let source = self.question.sources.contains(&insn.ip());
+        if source && self.taint.is_empty() {
+            // What came between, an interrupt before the source was executed, was before the value came in.
+            self.left = false;
+        }
         let inside = self.question.allows(insn.ip(), self.frames.addresses());
         self.left |= !inside;
-        let source = self.question.sources.contains(&insn.ip());
         let frames = &self.frames;
         let event = self.handed.len();
         let taken = self.taint.step(insn, before, event, source, |address| frames.on_stack(address));

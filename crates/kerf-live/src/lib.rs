@@ -18,11 +18,14 @@ pub use build_id::{BuildId, BuildIdError};
 pub use error::LiveError;
 pub use live::Live;
 pub use loaded::LoadedModule;
-pub use status::{ActiveEntry, ActiveGuard, ActiveLocation, ActivePolicy, Origin, Outcome, Placement, State, Status};
+pub use status::{
+    ActiveEntry, ActiveGuard, ActiveLimits, ActiveLocation, ActivePolicy, Last, Magnitude, Origin, Outcome, Placement,
+    Removed, State, Status,
+};
 pub use transaction::{
-    Argument, Change, Decider, DetourInstruction, Entry, Execution, Guard, Location, Mark, Mode, Number, Range,
+    Argument, Change, Decider, DetourInstruction, Entry, Execution, Guard, Limits, Location, Mark, Mode, Number, Range,
     SafeSpan, Target, Transaction,
 };
 
 /// The version of the module's interface that this crate speaks.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;

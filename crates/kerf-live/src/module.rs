@@ -22,6 +22,7 @@ macro_rules! sources {
 pub const SOURCES: &[(&str, &str)] = sources![
     "Makefile",
     "kerf.h",
+    "kerf_counts.c",
     "kerf_emit.c",
     "kerf_enter.S",
     "kerf_execution.c",
@@ -46,6 +47,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "kerf_text.c",
     "kerf_transition.c",
     "kerf_verify.c",
+    "kerf_watchdog.c",
 ];
 
 fn build_error(dir: &Path, reason: impl ToString) -> LiveError {

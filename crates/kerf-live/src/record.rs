@@ -19,7 +19,10 @@ const OP_POLICY: u8 = 3;
 const OP_DROP: u8 = 4;
 const OP_HOLD: u8 = 5;
 const OP_GUARD: u8 = 6;
+const OP_LIMITS: u8 = 7;
 const HEADER_SIZE: usize = 32;
+/// The greatest share of time that a limit may give: a thousand CPUs.
+const PERMILLE_MAX: u32 = 1_000_000;
 /// The longest pause of a guard: a day.
 const PAUSE_MAX_MS: u32 = 86_400_000;
 /// The longest record that the module reads, in bytes.
@@ -41,6 +44,9 @@ pub enum RecordError {
     /// A guard of something that the transaction does not set, or one that permits nothing.
     #[error("the guard of {0} belongs to no entry of the transaction, or permits nothing")]
     Guard(String),
+    /// Limits of what is no policy, or greater ones than the module takes.
+    #[error("limits of {0}: only a policy has some, of up to 2^63 - 1 triggers and a million thousandths of a CPU")]
+    Limits(String),
     /// A module name that cannot be one.
     #[error("`{0}` is not the name of a module")]
     ModuleName(String),
@@ -330,6 +336,22 @@ fn write_guard(writer: &mut Writer, entries: &[Entry], id: &str, guard: &Guard) 
     Ok(())
 }
 
+fn write_limits(writer: &mut Writer, transaction: &Transaction) -> Result<(), RecordError> {
+    let limits = transaction.limits;
+    let name = checked_owner(&transaction.owner)?;
+    if name.is_empty() || limits.permille > PERMILLE_MAX || i64::try_from(limits.triggers).is_err() {
+        return Err(RecordError::Limits(name.to_owned()));
+    }
+    writer.u8(OP_LIMITS);
+    writer.u8(name.len() as u8);
+    [0; 4].into_iter().for_each(|n| writer.u16(n));
+    writer.u64(limits.triggers);
+    writer.bytes.extend(name.as_bytes());
+    writer.u32(limits.permille);
+    writer.u32(0);
+    Ok(())
+}
+
 fn checked_note(note: &str) -> Result<&str, RecordError> {
     let fits = note.len() <= 200 && note.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
     if fits { Ok(note) } else { Err(RecordError::Note(note.to_owned())) }
@@ -373,7 +395,8 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
     let owner = checked_owner(&transaction.owner)?;
     let note = checked_note(&transaction.note)?;
     let files = usize::from(!transaction.hold.is_empty());
-    let others = transaction.guards.len() + usize::from(transaction.drop.is_some()) + files;
+    let limited_policy = usize::from(transaction.limits.is_given());
+    let others = transaction.guards.len() + usize::from(transaction.drop.is_some()) + files + limited_policy;
     let operations = transaction.entries.len() + transaction.unset.len() + others;
     limited("transaction", operations, 1, 256, "operations", "1 to 256")?;
     let locations = transaction.entries.iter().map(|entry| entry.locations.len() + entry.gates.len()).sum();
@@ -391,6 +414,9 @@ pub fn encode(transaction: &Transaction) -> Result<Vec<u8>, RecordError> {
     }
     if let Some(name) = &transaction.drop {
         write_plain(&mut body, OP_DROP, checked_owner(name)?, &[])?;
+    }
+    if limited_policy > 0 {
+        write_limits(&mut body, transaction)?;
     }
     if files > 0 {
         write_plain(&mut body, OP_HOLD, "files", &transaction.hold)?;

@@ -8,6 +8,10 @@ use serde::Serialize;
 use crate::BuildId;
 use crate::build_id::unhex;
 
+mod decided;
+
+pub use decided::{ActiveLimits, ActivePolicy, Last, Magnitude, Removed};
+
 /// The module's state, and the outcome of the last transaction of this open file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -25,6 +29,8 @@ pub struct Status {
     pub outcome: Outcome,
     /// What is set.
     pub entries: Vec<ActiveEntry>,
+    /// Policies that cost more than they were permitted.
+    pub removed: Vec<Removed>,
 }
 
 /// How many trampolines there are.
@@ -98,25 +104,6 @@ pub struct ActiveGuard {
     pub step: u64,
     /// How soon the next change may come, in milliseconds.
     pub pause_ms: u32,
-}
-
-/// A policy at work, and what became of its decisions since it was loaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ActivePolicy {
-    /// The name under which it was loaded.
-    pub owner: String,
-    /// The kernel's id of the BPF program.
-    pub program: u32,
-    /// How often a place of the constant was passed.
-    pub hits: u64,
-    /// How often a value was decided on and used.
-    pub decided: u64,
-    /// How often it left the stock value.
-    pub kept: u64,
-    /// How often it decided on a value that is not permitted: the stock value was used.
-    pub refused: u64,
-    /// How often it could not be asked, in an NMI or inside another BPF program: the stock value was used.
-    pub missed: u64,
 }
 
 impl ActiveEntry {
@@ -299,18 +286,6 @@ fn active_guard(line: &Line) -> Result<ActiveGuard, StatusError> {
     })
 }
 
-fn active_policy(line: &Line) -> Result<ActivePolicy, StatusError> {
-    Ok(ActivePolicy {
-        owner: line.tail("owner")?.to_owned(),
-        program: line.number("program")?,
-        hits: line.number("hits")?,
-        decided: line.number("decided")?,
-        kept: line.number("kept")?,
-        refused: line.number("refused")?,
-        missed: line.number("missed")?,
-    })
-}
-
 /// Reads a status text.
 ///
 /// # Errors
@@ -338,9 +313,14 @@ pub fn parse(text: &str) -> Result<Status, StatusError> {
             text: result.tail("text")?.to_owned(),
         },
         entries: Vec::new(),
+        removed: Vec::new(),
     };
     let mut lines = lines.peekable();
     while let Some(line) = lines.next() {
+        if line.word == "removed" {
+            status.removed.push(decided::removed(&line)?);
+            continue;
+        }
         if line.word != "entry" {
             return Err(line.error(format!("`{}` instead of `entry`", line.word)));
         }
@@ -348,12 +328,13 @@ pub fn parse(text: &str) -> Result<Status, StatusError> {
         let origin = origin(&expect(&mut lines, "since")?)?;
         let guard = lines.next_if(|line| line.word == "guard");
         let policy = lines.next_if(|line| line.word == "policy");
+        let limits = lines.next_if(|line| line.word == "limits");
         let mut entry = ActiveEntry {
             id: line.text("id")?.to_owned(),
             value: line.number("value")?,
             origin,
             guard: guard.map(|line| active_guard(&line)).transpose()?,
-            policy: policy.map(|line| active_policy(&line)).transpose()?,
+            policy: policy.map(|line| decided::policy(&line, limits.as_ref())).transpose()?,
             locations: Vec::new(),
         };
         for _ in 0..count {

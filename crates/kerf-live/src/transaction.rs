@@ -32,6 +32,8 @@ pub struct Transaction {
     pub hold: Vec<RawFd>,
     /// What is permitted for entries of this transaction as long as they are set, by their ids.
     pub guards: Vec<(String, Guard)>,
+    /// What the policy may cost, all its constants together.
+    pub limits: Limits,
     /// Why, for who reads the state: up to 200 printable ASCII characters.
     pub note: String,
 }
@@ -51,6 +53,22 @@ pub struct Guard {
     pub pause: Duration,
 }
 
+/// What a policy may cost. The module takes one out that costs more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Triggers in a second, of all CPUs; up to `i64::MAX`. 0 for any number.
+    pub triggers: u64,
+    /// Thousandths of one CPU's time; up to a million. 0 for any time. What has such a limit is measured, which costs more.
+    pub permille: u32,
+}
+
+impl Limits {
+    /// Whether there is any.
+    pub fn is_given(self) -> bool {
+        self != Limits::default()
+    }
+}
+
 impl Transaction {
     /// An empty transaction with the default time limit of two seconds.
     pub fn new(build_id: BuildId) -> Transaction {
@@ -66,6 +84,7 @@ impl Transaction {
             replace: false,
             hold: Vec::new(),
             guards: Vec::new(),
+            limits: Limits::default(),
             note: String::new(),
         }
     }

@@ -1,6 +1,8 @@
 //! Policies on the stock kernel in a virtual machine: they decide as written, and whatever they try, nothing else happens.
 
 mod common;
+#[path = "policies/costs.rs"]
+mod costs;
 #[path = "policies/decisions.rs"]
 mod decisions;
 #[path = "policies/expressions.rs"]

@@ -61,7 +61,7 @@ fn unknown_keys_are_warned_about() {
         [
             "/etc/kerf.d/50-web.toml:1: `colour` means nothing here and is left alone; known are const, policy",
             "/etc/kerf.d/50-web.toml:4: `whne` means nothing here and is left alone; did you mean `when`?",
-            "/etc/kerf.d/50-web.toml:7: `size` means nothing here and is left alone; known are file, limit, mode, timeout, reason",
+            "/etc/kerf.d/50-web.toml:7: `size` means nothing here and is left alone; known are file, limit, max-triggers, max-time, mode, timeout, reason",
         ]
     );
 }
@@ -80,6 +80,9 @@ fn errors_say_where_and_why() {
         ("[const.A]\nvalue = 1\nrate = 0\n", "A: rate is at least 1"),
         ("[const.A]\nvalue = 1\ntimeout = 61\n", "50-web.toml:3:11: timeout is 0 to 60 seconds"),
         ("[policy.p]\nfile = \"x\"\ntimeout = -1\n", "50-web.toml:3:11: timeout is 0 to 60 seconds"),
+        ("[policy.p]\nmax-triggers = 0\n", "50-web.toml:2:16: max-triggers is at least 1"),
+        ("[policy.p]\nmax-time = \"x\"\n", "50-web.toml:2:12: max-time is a number of per cent, not a string"),
+        ("[const.A]\nvalue = 1\nmax-time = 0.01\n", "50-web.toml:3:12: max-time is 0.1 to 100000 per cent"),
         ("[policy.p]\nlimit = { A = [2, 1] }\nfile = \"x\"\n", "50-web.toml:2:15: A is a list of two integers"),
         ("[policy.p]\nreason = \"x\"\n", "the policy p has no `file`"),
         ("[const]\nÄ = \n", "50-web.toml:2:"),

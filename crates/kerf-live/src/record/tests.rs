@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Limits;
 
 fn kernel() -> BuildId {
     "764949bbe8b7a9241512fbf3b0d66d0ba34686a8".parse().unwrap()
@@ -164,6 +165,11 @@ fn decode(record: &[u8]) -> Transaction {
             2 => transaction.unset.push(id.clone()),
             4 => transaction.drop = Some(id.clone()),
             6 => transaction.guards.push((id.clone(), decode_guard(&mut reader, value))),
+            7 => {
+                assert_eq!(id, transaction.owner);
+                transaction.limits = Limits { triggers: value as u64, permille: reader.number(4) as u32 };
+                assert_eq!(reader.number(4), 0);
+            }
             5 => transaction.hold = (0..locations).map(|_| reader.number(4) as i32).collect(),
             _ => {}
         }
@@ -226,6 +232,8 @@ fn refuses_what_the_module_would() {
         check(&|t| t.note = "two\nlines".into()),
         check(&|t| t.guards.push(("B".into(), guard(0, 1)))),
         check(&|t| t.guards.push((t.entries[0].id.clone(), guard(1, 0)))),
+        check(&|t| t.limits.triggers = 1),
+        check(&|t| (t.owner, t.limits.triggers) = ("plug".into(), u64::MAX)),
         check(&|t| t.entries[0].between[0].end = 0),
         check(&|t| t.entries[0].locations[0].target = Target::Module { name: "x".repeat(56), build_id: kernel() }),
     ];
@@ -340,7 +348,8 @@ proptest! {
                              timeout in 0u64..60_000, dry_run: bool, replace: bool,
                              mode in prop_oneof![Just(Mode::Immediate), Just(Mode::Task), Just(Mode::Global)], owner in "[!-~]{0,64}",
                              drop in proptest::option::of("[!-~]{1,64}"), hold in proptest::collection::vec(0i32..999, 0..5), note in "[ -~]{0,200}",
-                             ends in proptest::option::of((any::<i64>(), any::<i64>()))) {
+                             ends in proptest::option::of((any::<i64>(), any::<i64>())),
+                             limits in (0..u64::MAX / 2, 0..1_000_000u32)) {
         let mut transaction = Transaction::new(kernel());
         transaction.entries = entries;
         transaction.unset = unset;
@@ -350,6 +359,9 @@ proptest! {
         transaction.mode = mode;
         (transaction.drop, transaction.hold) = (drop, hold);
         transaction.note = note;
+        if !transaction.owner.is_empty() {
+            transaction.limits = Limits { triggers: limits.0, permille: limits.1 };
+        }
         let first = transaction.entries[0].id.clone();
         transaction.guards.extend(ends.map(|(a, b)| (first, guard(a.min(b), a.max(b)))));
         prop_assert_eq!(decode(&encode(&transaction).unwrap()), transaction);

@@ -15,6 +15,12 @@ location target=null_blk offset=0x20 kind=detour state=probed slot=3 stock=83e0e
 entry id=B value=-1 locations=1 between=0
 since id=B ns=1 pid=1 login=-1 note=
 location target=gone offset=0x20 kind=immediate state=unloaded slot=-1 stock=83e0e0 want=83e0e0 now=000000
+entry id=C value=32 locations=1 between=0
+since id=C ns=1 pid=1 login=-1 note=
+policy id=C program=7 hits=9 decided=6 kept=3 refused=0 missed=0 last=0:4,3:-1 decisions=3:5,64:1 timed=9 ns=900 longest_ns=200 stopped=1 owner=plug
+limits id=C triggers=1000 permille=50
+location target=vmlinux offset=0x20 kind=decided state=ok slot=4 stock=83e0e0c0c0 want=e900000000 now=e900000000 at=h+0x20/0x30 owner=
+removed policy=plug ns=1700000000000000000 waits=1 reason=2000 triggers in a second, permitted are 1000
 ";
 
 #[test]
@@ -33,8 +39,8 @@ fn an_entry_is_in_force_only_if_every_location_is() {
 
 #[test]
 fn every_line_is_needed() {
-    // The guard alone may be missing.
-    for missing in (0..9).filter(|n| *n != 6) {
+    // The guard alone may be missing, and below that a policy, its limits and what was taken out.
+    for missing in (0..12).filter(|n| *n != 6) {
         let text: String =
             TEXT.lines().enumerate().filter(|(n, _)| *n != missing).map(|(_, line)| format!("{line}\n")).collect();
         assert!(parse(&text).is_err(), "without line {}", missing + 1);

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use clap::Args;
-use kerf_config::{Constant, DIRECTORIES, Policy, Wanted};
+use kerf_config::{Constant, Cost, DIRECTORIES, Policy, Wanted};
 use kerf_live::{Live, LiveError, module};
 use serde_json::{Value, json};
 
@@ -198,16 +198,24 @@ fn options(constant: &Constant) -> Vec<String> {
     option("max", number(constant.max));
     option("step", number(constant.step));
     option("rate", number(constant.rate));
+    words.extend(cost(&constant.cost));
+    let mut option = |name: &str, value: Option<String>| words.extend(value.map(|value| format!("--{name}={value}")));
     option("mode", constant.mode.map(|mode| mode.to_string()));
     option("timeout", number(constant.timeout));
     option("note", Some(note(&constant.place.path.display().to_string(), constant.reason.as_deref())));
     words
 }
 
+fn cost(cost: &Cost) -> Vec<String> {
+    let triggers = cost.triggers.map(|triggers| format!("--max-triggers={triggers}"));
+    triggers.into_iter().chain(cost.time.map(|time| format!("--max-time={time}"))).collect()
+}
+
 fn load(policy: &Policy) -> Step {
     let mut words = vec!["policy".into(), "load".into(), policy.file.display().to_string()];
     words.push(format!("--name={}", policy.name));
     words.extend(policy.limits.iter().map(|(id, min, max)| format!("--limit={id}={min}..{max}")));
+    words.extend(cost(&policy.cost));
     words.extend(policy.mode.map(|mode| format!("--mode={mode}")));
     words.extend(policy.timeout.map(|seconds| format!("--timeout={seconds}")));
     words.push(format!("--note={}", note(&policy.place.path.display().to_string(), policy.reason.as_deref())));
@@ -249,10 +257,12 @@ mod tests {
 
     #[test]
     fn policies_that_are_loaded_stay() {
-        let text = "[policy]\np = \"p.o\"\n[policy.q]\nfile = \"/q.o\"\nlimit = { A = [1, 2] }\nreason = \"größer\"\n";
+        let text = "[policy]\np = \"p.o\"\n[policy.q]\nfile = \"/q.o\"\nlimit = { A = [1, 2] }\nmax-triggers = 9\nmax-time = 2.5\nreason = \"größer\"\n";
         assert_eq!(
             commands(text, &["p"]),
-            ["kerf policy load /q.o --name=q --limit=A=1..2 '--note=/etc/kerf.d/a.toml: gr??er'"]
+            [
+                "kerf policy load /q.o --name=q --limit=A=1..2 --max-triggers=9 --max-time=2.5 '--note=/etc/kerf.d/a.toml: gr??er'"
+            ]
         );
         assert_eq!(commands(text, &[]).len(), 2);
     }

@@ -10,7 +10,7 @@ use kerf_const::entry::{self, Entry};
 use kerf_expression::{Argument, Certified, Decision, Expression, Mounted, Place, Program, Scope};
 use kerf_image::btf::{self, Btf};
 use kerf_live::policy::{self, Loaded, Object};
-use kerf_live::{Live, LiveError, Outcome, Status, Transaction};
+use kerf_live::{Limits, Live, LiveError, Outcome, Status, Transaction};
 
 use super::guard_words::GuardArgs;
 use super::mode_words::ModeArgs;
@@ -43,6 +43,7 @@ pub struct How<'a> {
     pub name: &'a str,
     pub mode: &'a ModeArgs,
     pub guard: &'a GuardArgs,
+    pub limits: Limits,
     pub dry_run: bool,
 }
 
@@ -150,7 +151,7 @@ fn transaction(
     how: &How,
 ) -> anyhow::Result<Transaction> {
     let mut transaction = Transaction::new(status.build_id.clone());
-    transaction.owner = how.name.to_owned();
+    (transaction.owner, transaction.limits) = (how.name.to_owned(), how.limits);
     (transaction.timeout, transaction.dry_run) = (how.mode.timeout(), how.dry_run);
     // What was set by hand gives way, and so does what was set like this before.
     transaction.replace = true;

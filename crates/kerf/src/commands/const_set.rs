@@ -12,6 +12,7 @@ use kerf_live::{Change, Live, LiveError, Mode, Status, Transaction};
 use super::const_build::FromArgs;
 use super::const_words::{TableArgs, find_running, parse_value};
 use super::guard_words::GuardArgs;
+use super::limit_words::LimitArgs;
 use super::mode_words::{self, ModeArgs};
 use crate::running_text::with_running;
 use crate::{journal, print, running};
@@ -27,6 +28,7 @@ pub const EXAMPLES: &str = r#"Examples:
   kerf const set BLK_MAX_REQUEST_COUNT 8 --min 4 --max 64 --step 32 --rate 6 --note 'random reads'
   kerf const set BLK_MAX_REQUEST_COUNT=4 --when 'comm == "nginx" && cpu in (2, 3)'
   kerf const set HYSTART_DELAY_MAX=32000 --when 'cgroup under "/bulk.slice"' --name bulk
+  kerf const set BLK_PLUG_FLUSH_SIZE=262144 --when 'comm == "fio"' --max-triggers 50000 --max-time 2
   kerf const set 'SHRINK_BATCH==if node == 0 then 64 else keep'
   kerf const set SHRINK_BATCH '=if shrinker->seeks == 0 then 1K else 128'
 
@@ -60,6 +62,8 @@ pub struct SetArgs {
     mode: ModeArgs,
     #[command(flatten)]
     guard: GuardArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     table: TableArgs,
     #[command(flatten)]

@@ -16,6 +16,7 @@ mod generate;
 mod guard_words;
 pub mod init;
 mod lab;
+mod limit_words;
 mod log;
 mod mode_words;
 mod module;
@@ -55,6 +56,7 @@ enum Command {
     #[command(after_help = try_values::EXAMPLES)]
     Try(try_values::TryArgs),
     /// What is set in the running kernel, and whether it is in force everywhere.
+    #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
     /// Set what the files of /etc/kerf.d say.
     #[command(after_help = apply::EXAMPLES)]

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::const_words::{TableArgs, find_running, parse_value};
 use super::guard_words::note;
+use super::limit_words::LimitArgs;
 use super::mode_words::{self, ModeArgs, active_rows, stock_entries};
 use super::policy_words::{TypesArgs, compiled, name_of, parameters};
 use crate::running_text::with_running;
@@ -24,9 +25,11 @@ Examples:
   kerf policy load plug.bpf.o --limit BLK_MAX_REQUEST_COUNT=1..64
   kerf policy load faster.bpf.c --replace plug
   kerf policy load plug.bpf.c --mode global --timeout 10
+  kerf policy load plug.bpf.c --max-triggers 200000 --max-time 5
 
 All constants of the file are decided from the same moment on, or none is. Programs beside (kprobes, tracepoints, fentry)
-run as long as the policy is loaded. A decision outside the certified values or the limits is not carried out.";
+run as long as the policy is loaded. A decision outside the certified values or the limits is not carried out. A policy that is asked more often than --max-triggers
+or takes more of one CPU than --max-time per cent is taken out by the kernel module, and `kerf status` says why.";
 
 /// What to load, and how.
 #[derive(Debug, Args)]
@@ -49,6 +52,8 @@ pub struct LoadArgs {
     /// Check everything and change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     mode: ModeArgs,
     #[command(flatten)]
@@ -180,6 +185,7 @@ impl LoadArgs {
         transaction.drop = self.replace.clone().filter(|name| !name.is_empty());
         transaction.hold = loaded.files().to_vec();
         transaction.note = self.note.clone().unwrap_or_default();
+        transaction.limits = self.limits.limits();
         let leaving = self.leaving(entries, status, transaction.drop.as_deref())?;
         transaction.mode = self.mode.choose(entries.iter().chain(leaving.iter().map(|(entry, _)| entry)))?;
         if transaction.mode != Mode::Immediate {

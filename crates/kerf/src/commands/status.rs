@@ -1,50 +1,86 @@
-//! `kerf status`: which value is in force where.
+//! `kerf status`: which value is in force where, once, again and again, or for a collector of metrics.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use kerf_const::table::{self, Table};
-use kerf_live::{ActiveEntry, ActiveLocation, ActivePolicy, Live, LiveError, Placement, State, Status};
+use kerf_live::{ActiveEntry, ActiveLocation, Live, LiveError, Status};
 use serde_json::{Value, json};
 
 use super::const_words::TableArgs;
 use crate::exit::ExitCode;
-use crate::print::{self, Paint, paint};
+use crate::print;
+
+mod metrics;
+mod sentences;
+mod watch;
+
+use sentences::{placement, sentences, state};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  kerf status
+  kerf status --watch
+  kerf status --watch 5 --json | jq .entries[].policy.hits
+  kerf status --metrics /var/lib/prometheus/node-exporter/kerf.prom
+  kerf status --json
+
+The exit code is 0 when every value that is set is in force at all its locations (or nothing is set), 30 when one is not.
+With --watch it goes on until it is interrupted; JSON is then one object a line.";
 
 /// How to report.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  kerf status\n  kerf status --json\n\n\
-The exit code is 0 when every value that is set is in force at all its locations (or nothing is set), 30 when one is not.")]
 pub struct StatusArgs {
     #[command(flatten)]
     table: TableArgs,
+    /// Say it again after so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+    watch: Option<Duration>,
+    /// Write Prometheus' text format, for the textfile collector of its node exporter: to FILE in one step, or to standard output.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-", conflicts_with_all = ["json", "watch"])]
+    metrics: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds")?;
+    if (0.1..=86_400.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("give 0.1 to 86400".into())
+    }
+}
+
+/// Stock values that the scope table knows.
+type Stock<'a> = &'a dyn Fn(&ActiveEntry) -> Option<i128>;
+
 impl StatusArgs {
     /// Does it.
     pub fn run(self) -> anyhow::Result<u8> {
+        match (self.watch, &self.metrics) {
+            (Some(pause), _) => self.watch(pause),
+            (None, Some(file)) => self.with_status(|status, stock| metrics::write(file, status, stock)),
+            (None, None) => self.with_status(|status, stock| {
+                if self.json { print::json(&object_of(status, stock)) } else { print::text(&text_of(status, stock)) }
+            }),
+        }
+    }
+
+    /// What is set now, and what is done with it. The exit code.
+    fn with_status(&self, done: impl FnOnce(Option<&Status>, Stock) -> anyhow::Result<()>) -> anyhow::Result<u8> {
         let status = match Live::open().and_then(|mut live| live.status()) {
             Ok(status) => Some(status),
             Err(LiveError::NoModule) => None,
             Err(error) => return Err(error).context("read what is set"),
         };
-        let Some(status) = status else {
-            if self.json {
-                print::json(&json!({ "module": false, "state": "stock", "entries": [] }))?;
-            } else {
-                print::text("no module loaded: everything is stock")?;
-            }
-            return Ok(0);
-        };
-        let stock = |entry: &ActiveEntry| self.stock(&status, entry);
-        if self.json {
-            print::json(&object(&status, &stock))?;
-        } else {
-            print::text(&sentences(&status, &stock))?;
-        }
-        Ok(if state(&status) == "partial" { ExitCode::Partial as u8 } else { 0 })
+        let stock = |entry: &ActiveEntry| status.as_ref().and_then(|status| self.stock(status, entry));
+        done(status.as_ref(), &stock)?;
+        let partial = status.as_ref().is_some_and(|status| state(status) == "partial");
+        Ok(if partial { ExitCode::Partial as u8 } else { 0 })
     }
 
     /// The stock value, if the table knows it.
@@ -63,115 +99,18 @@ impl StatusArgs {
     }
 }
 
-/// `stock`, `tuned`, or `partial` if a value is not in force everywhere.
-fn state(status: &Status) -> &'static str {
-    match status.entries.iter().all(ActiveEntry::in_force) {
-        true if status.entries.is_empty() => "stock",
-        true => "tuned",
-        false => "partial",
-    }
+/// All of it for a person.
+fn text_of(status: Option<&Status>, stock: Stock) -> String {
+    status.map_or_else(|| "no module loaded: everything is stock".into(), |status| sentences(status, stock))
 }
 
-fn placement(entry: &ActiveEntry) -> &'static str {
-    if entry.policy.is_some() {
-        return "decided";
-    }
-    let detours = entry.locations.iter().filter(|l| l.placement == Placement::Detour).count();
-    match detours {
-        0 => "immediate",
-        n if n == entry.locations.len() => "detour",
-        _ => "mixed",
-    }
+/// All of it for a program.
+fn object_of(status: Option<&Status>, stock: Stock) -> Value {
+    let none = || json!({ "module": false, "state": "stock", "entries": [], "removed": [] });
+    status.map_or_else(none, |status| object(status, stock))
 }
 
-/// What is wrong at a location, or who else is there; nothing if all is well.
-fn trouble(location: &ActiveLocation) -> Option<String> {
-    let place = format!("{} ({:#x} in {})", location.function, location.image_offset, location.target);
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
-    let owner = if location.owner.is_empty() { "somebody" } else { location.owner.as_str() };
-    match location.state {
-        State::Ok => None,
-        State::Probed => {
-            Some(format!("{place}: in force, with {owner} on top: it cannot be unset before that is gone"))
-        }
-        State::Shadowed => Some(format!("{place}: not in force: {owner} replaces the function")),
-        State::Changed => Some(format!(
-            "{place}: not in force: memory holds {}, not {}; {owner} wrote there",
-            hex(&location.now),
-            hex(&location.want)
-        )),
-        State::Unloaded => Some(format!("{:#x} in {}: the module is gone", location.image_offset, location.target)),
-    }
-}
-
-/// Since when, by whom and why.
-fn origin(entry: &ActiveEntry) -> String {
-    let origin = &entry.origin;
-    let since = print::time(origin.since_ns);
-    let login = origin.login.map_or_else(String::new, |user| format!(" of user {user}"));
-    let why = if origin.note.is_empty() { String::new() } else { format!(": {}", origin.note) };
-    format!("{}: since {since}, by process {}{login}{why}", entry.id, origin.pid)
-}
-
-/// What is permitted while it is set.
-fn guard(entry: &ActiveEntry) -> Option<String> {
-    let guard = entry.guard.as_ref()?;
-    let mut words = vec![format!("permitted are the values {} to {}", guard.min, guard.max)];
-    if guard.step > 0 {
-        words.push(format!("one change goes no further than {}", guard.step));
-    }
-    if guard.pause_ms > 0 {
-        words.push(format!("the next may come {:.1} s after the last", f64::from(guard.pause_ms) / 1e3));
-    }
-    Some(format!("{}: {}", entry.id, words.join(", ")))
-}
-
-/// What became of a policy's decisions.
-fn decisions(entry: &ActiveEntry) -> Option<String> {
-    let ActivePolicy { owner, hits, decided, kept, refused, missed, .. } = entry.policy.as_ref()?;
-    Some(format!(
-        "{}: {owner} was asked {hits} times: {decided} decided, {kept} kept, {refused} refused, {missed} missed",
-        entry.id
-    ))
-}
-
-fn sentences(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> String {
-    if status.entries.is_empty() {
-        return "nothing is set: everything is stock".into();
-    }
-    let rows = status.entries.iter().map(|entry| {
-        let good = entry.locations.iter().filter(|l| l.in_force).count();
-        let everywhere = format!("{good} of {}", entry.locations.len());
-        let mut functions: Vec<&str> =
-            entry.locations.iter().map(|l| l.function.split('+').next().unwrap_or_default()).collect();
-        functions.dedup();
-        vec![
-            entry.id.clone(),
-            entry.policy.as_ref().map_or_else(|| entry.value.to_string(), |policy| policy.owner.clone()),
-            stock(entry).map_or("-".into(), |v| v.to_string()),
-            placement(entry).into(),
-            everywhere,
-            functions.join(" "),
-        ]
-    });
-    let mut out = print::table(&["NAME", "VALUE", "STOCK", "PLACEMENT", "IN FORCE", "WHERE"], rows);
-    for line in status.entries.iter().flat_map(|entry| [Some(origin(entry)), guard(entry)].into_iter().flatten()) {
-        out += &format!("\n{line}");
-    }
-    for line in status.entries.iter().filter_map(decisions) {
-        out += &format!("\n{line}");
-    }
-    for line in status.entries.iter().flat_map(|e| &e.locations).filter_map(trouble) {
-        out += &format!("\n{line}");
-    }
-    let summary = match state(status) {
-        "partial" => paint(Paint::Bad, "not every value is in force at all its locations"),
-        _ => paint(Paint::Good, "every value is in force at all its locations"),
-    };
-    out + "\n" + &summary
-}
-
-fn object(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> Value {
+fn object(status: &Status, stock: Stock) -> Value {
     let entries: Vec<Value> = status
         .entries
         .iter()
@@ -194,6 +133,7 @@ fn object(status: &Status, stock: &dyn Fn(&ActiveEntry) -> Option<i128>) -> Valu
         "build_id": status.build_id,
         "state": state(status),
         "entries": entries,
+        "removed": status.removed,
         "pool": status.pool,
     })
 }
@@ -249,18 +189,35 @@ location target=vmlinux at=blk_add_rq_to_plug+0x28/0x100 offset=0x650928 kind=im
     #[test]
     fn a_policy_is_named_with_its_counts() {
         let entry = "entry id=A value=32 locations=1\nsince id=A ns=1 pid=1 login=-1 note=\n";
-        let counts = "policy id=A program=7 hits=9 decided=4 kept=3 refused=2 missed=0 owner=plug\n";
+        let counts = "policy id=A program=7 hits=9 decided=4 kept=3 refused=2 missed=0 last=0:64,3:8 decisions=4:1,7:3 timed=9 ns=1800 longest_ns=400 stopped=0 owner=plug\nlimits id=A triggers=1000 permille=25\n";
         let head = SET.split("entry ").next().expect("lines before the entries");
         let place = SET.lines().find(|line| line.starts_with("location ")).expect("a location");
         let place = place.replace("kind=immediate", "kind=decided");
         let status = status::parse(&format!("{head}{entry}{counts}{place}\n")).expect("the text is a status");
         let text = sentences(&status, &|_| Some(32));
         assert!(text.contains("A: plug was asked 9 times: 4 decided, 3 kept, 2 refused, 0 missed"), "{text}");
+        assert!(text.contains("last 64 on CPU 0, 8 on CPU 3"), "{text}");
+        assert!(
+            text.contains("at most 1000 triggers in a second, at most 2.5 % of one CPU; 200 ns each time, 400 at most"),
+            "{text}"
+        );
+        assert!(text.contains("    8 to  15 ") && text.contains("   64 to 127 "), "{text}");
         let object = object(&status, &|_| Some(32));
         assert_eq!(
             (&object["entries"][0]["policy"]["hits"], &object["entries"][0]["placement"]),
             (&json!(9), &json!("decided"))
         );
+    }
+
+    #[test]
+    fn what_was_taken_out_says_why() {
+        let head = SET.split("entry ").next().expect("lines before the entries");
+        let removed =
+            "removed policy=plug ns=1700000000000000000 waits=0 reason=9 triggers in a second, permitted are 1\n";
+        let status = status::parse(&format!("{head}{removed}")).expect("the text is a status");
+        let text = sentences(&status, &|_| None);
+        assert!(text.contains("plug was taken out on ") && text.contains(": 9 triggers in a second"), "{text}");
+        assert_eq!(object(&status, &|_| None)["removed"][0]["policy"], "plug");
     }
 
     #[test]

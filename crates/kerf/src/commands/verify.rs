@@ -99,9 +99,12 @@ fn differences(wanted: &Wanted, status: Option<&Status>, label: &dyn Fn(&str) ->
     }
     for policy in &wanted.policies {
         let of = |entry: &&ActiveEntry| owner(entry).as_deref() == Some(policy.name.as_str());
-        if !entries.iter().any(|entry| of(&entry)) {
+        let stopped = |entry: &ActiveEntry| entry.policy.as_ref().is_some_and(|policy| policy.stopped);
+        if !entries.iter().any(|entry| of(&entry) && !stopped(entry)) {
             let (name, place) = (policy.name.clone(), policy.place.to_string());
-            found.push(Difference { name, wanted: "loaded".into(), found: "not loaded".into(), place });
+            let removed = status.and_then(|status| status.removed.iter().find(|removed| removed.policy == name));
+            let so = removed.map_or_else(|| "not loaded".into(), |removed| format!("taken out: {}", removed.reason));
+            found.push(Difference { name, wanted: "loaded".into(), found: so, place });
         }
         expected.extend(entries.iter().filter(of).map(|entry| entry.id.clone()));
     }
@@ -162,7 +165,8 @@ entry id=A value=4 locations=0
 since id=A ns=1 pid=1 login=-1 note=/etc/kerf.d/a.toml
 entry id=B value=9 locations=0
 since id=B ns=1 pid=1 login=-1 note=
-policy id=B program=7 hits=0 decided=0 kept=0 refused=0 missed=0 owner=plug
+policy id=B program=7 hits=0 decided=0 kept=0 refused=0 missed=0 last= decisions= timed=0 ns=0 longest_ns=0 stopped=0 owner=plug
+removed policy=costly ns=1 waits=0 reason=9 triggers in a second, permitted are 1
 ";
 
     fn found(text: &str) -> Vec<(String, String, String)> {
@@ -192,6 +196,8 @@ policy id=B program=7 hits=0 decided=0 kept=0 refused=0 missed=0 owner=plug
             of("B", "stock", "decided by plug"),
         ];
         assert_eq!(found(text), expected);
+        let costly = of("costly", "loaded", "taken out: 9 triggers in a second, permitted are 1");
+        assert_eq!(found("[const]\nA = 4\n[policy]\nplug = \"p.o\"\ncostly = \"c.o\"\n"), [costly]);
         assert_eq!(found("[const]\nA = 4\nB = 9\n"), [of("B", "9", "decided by plug")]);
     }
 }

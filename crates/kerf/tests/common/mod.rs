@@ -82,6 +82,8 @@ pub fn blocks(text: &str) -> Vec<(String, String, i32)> {
     for block in text.split("## ").skip(1) {
         let (command, rest) = block.split_once('\n').expect("a command's line");
         let (said, code) = rest.rsplit_once("code ").expect("an exit code");
+        // What the script says between two commands is none of theirs.
+        let code = code.lines().next().unwrap_or_default();
         blocks.push((command.to_owned(), said.to_owned(), code.trim().parse().expect("a number")));
     }
     blocks

@@ -32,6 +32,9 @@ impl SetArgs {
             (Some(name), _) if name.is_empty() || name.len() > 64 || name.contains(|c: char| !c.is_ascii_graphic()) => {
                 (name, "a policy's name has 1 to 64 characters, ASCII without spaces")
             }
+            _ if !decides && self.limits.limits().is_given() => {
+                (&text, "only what is decided has --max-triggers and --max-time: with --when or with an expression")
+            }
             (_, Some(_)) if decides => (&text, "what is decided stands in detours: leave out --placement"),
             _ => return Ok(()),
         };
@@ -59,7 +62,8 @@ impl SetArgs {
         let mut live = Live::open()?;
         let status = live.status()?;
         let name = self.name.clone().unwrap_or_else(|| const_decide::default_name(&decided));
-        let how = How { name: &name, mode: &self.mode, guard: &self.guard, dry_run: self.dry_run };
+        let limits = self.limits.limits();
+        let how = How { name: &name, mode: &self.mode, guard: &self.guard, limits, dry_run: self.dry_run };
         let (transaction, outcome) = const_decide::set(&decided, &object, &mut live, &status, &how)?;
         let line = |(one, entry): (&Decided, &kerf_live::Entry)| Line {
             id: entry.id.clone(),

@@ -167,3 +167,23 @@ fn a_result_that_is_asked_for_twice_is_used_twice() {
     assert!(!poller.is_independent(), "{poller:#?}");
     check(poller, &entry(vec![interval]));
 }
+
+#[test]
+fn what_is_stored_in_a_callers_variable_is_followed_there() {
+    // shr $2, %r13d: the window of reordering, stored where the second argument points to.
+    let window = critical("tcp_rack_detect_loss", &[0x41, 0xc1, 0xed, 2]);
+    let spans = thin(vec![window.clone()]);
+    let of =
+        |name: &str| spans.iter().find(|span| span.function == name).unwrap_or_else(|| panic!("{name}: {spans:#?}"));
+    let own = of("tcp_rack_detect_loss");
+    assert_eq!(
+        (own.widened.as_ref(), &own.escapes[..]),
+        (None, &["stored in what argument 2 points to".to_owned()][..])
+    );
+    // The caller makes a timeout of its variable, and whether there is one is its own result.
+    let timeout = of("tcp_rack_mark_lost");
+    assert!(timeout.slice.iter().any(|step| step.place.starts_with("__usecs_to_jiffies")), "{timeout:#?}");
+    let asked = of("tcp_identify_packet_loss");
+    assert!(asked.widened.is_none() && asked.instructions < 10, "{asked:#?}");
+    spans.iter().for_each(|span| check(span, &entry(vec![window.clone()])));
+}

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Register, UsedMemory};
-use kerf_semantics::slice::{Body, Carriers, Effect, Origin, Passed, Role, Slice, Surroundings, slice};
+use kerf_semantics::slice::{
+    Body, Carriers, Effect, Origin, Outcome, Passed, Pointed, Role, Slice, Surroundings, slice,
+};
 
 const BASE: u64 = 0x1000;
 const OTHER: u64 = 0x9000;
@@ -15,6 +17,7 @@ const OTHER: u64 = 0x9000;
 struct World {
     result: bool,
     returns: bool,
+    pointed: BTreeSet<Pointed>,
 }
 
 impl Surroundings for World {
@@ -36,7 +39,7 @@ impl Surroundings for World {
         let uses = passed.registers != 0;
         Effect {
             uses,
-            result: uses && self.result,
+            outcome: Outcome { result: uses && self.result, pointed: self.pointed.clone() },
             clears_result: true,
             reads: passed.objects.clone(),
             ..Effect::default()
@@ -44,6 +47,9 @@ impl Surroundings for World {
     }
     fn store(&mut self, _: &Instruction, to: &UsedMemory) -> Result<u32, String> {
         if to.base() == Register::RBX { Ok(1) } else { Err("unknown".into()) }
+    }
+    fn pointed(&mut self, _: &Instruction, to: &Pointed) -> Result<u32, String> {
+        if to.register == 7 { Ok(1) } else { Err("unknown".into()) }
     }
     fn loads(&mut self, _: &Instruction, from: &UsedMemory, objects: &BTreeSet<u32>) -> BTreeSet<u32> {
         if from.base() == Register::RBX { objects.clone() } else { BTreeSet::new() }
@@ -301,4 +307,29 @@ fn stack_offsets_are_known_where_they_are_always_the_same() {
     assert_eq!(offsets.get(&ips[0]), Some(&0));
     assert_eq!(offsets.get(&ips[2]), Some(&-0x28));
     assert_eq!(offsets.get(&ips[4]), None);
+}
+
+/// Calls a function that stores the value where its second argument points to: here, a local variable.
+#[test]
+fn what_a_call_stores_in_a_local_variable_is_followed() {
+    let body = body(|a| {
+        a.sub(rsp, 0x18)?; // 0
+        a.lea(rsi, ptr(rsp + 8))?; // 1
+        a.call(OTHER)?; // 2
+        a.mov(ecx, dword_ptr(rsp + 8))?; // 3
+        a.mov(edx, dword_ptr(rsp + 12))?; // 4
+        a.add(ecx, 1)?; // 5
+        a.test(ecx, ecx)?; // 6
+        a.add(rsp, 0x18)?; // 7
+        a.ret() // 8
+    });
+    let out = |register| Outcome { result: false, pointed: BTreeSet::from([Pointed { register, offset: 0, size: 4 }]) };
+    let origin = |register| Origin { calls: BTreeMap::from([(ips(&body)[2], out(register))]), ..Origin::default() };
+    let found = slice(&body, &origin(6), &mut World::default());
+    assert_eq!(positions(&body, found.used.keys().copied()), [2, 3, 5, 6]);
+    assert!(found.escapes.is_empty(), "{:?}", found.escapes);
+    // Where the other argument points to nobody knows but the surroundings, and what is behind a result register nobody.
+    assert_eq!(slice(&body, &origin(7), &mut World::default()).objects, BTreeSet::from([1]));
+    let lost = slice(&body, &origin(2), &mut World::default());
+    assert_eq!(lost.escapes.values().next().unwrap(), &["unknown"]);
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use iced_x86::{Instruction, UsedMemory};
-use kerf_semantics::slice::{self, Carriers, Effect, Origin, Passed, Role, Slice, Surroundings};
+use kerf_semantics::slice::{self, Carriers, Effect, Origin, Outcome, Passed, Pointed, Role, Slice, Surroundings};
 
 use super::Variables;
-use super::objects::{Access, Known, Pointing, may_be};
+use super::objects::{Access, Known, Object, Pointing, may_be};
 use super::program::{ARGUMENTS, Function, Program};
 
 /// Operations of the platform that keep registers take one argument at most (arch/x86/include/asm/paravirt_types.h:
@@ -32,8 +32,8 @@ const ENDS: [&str; 4] = ["panic", "__stack_chk_fail", "do_exit", "make_task_dead
 pub struct Summary {
     /// It uses them.
     pub uses: bool,
-    /// Its result follows from them.
-    pub returned: bool,
+    /// What its callers get of them.
+    pub outcome: Outcome,
     /// Objects that carry the value afterwards.
     pub objects: BTreeSet<u32>,
     /// Why the value cannot be followed, with the place.
@@ -78,10 +78,11 @@ struct Open {
 impl Open {
     /// Takes in what has been found; whether that is more than was taken for it where it came back.
     fn learn(&mut self, found: &Summary) -> bool {
-        let size = |s: &Summary| (s.objects.len(), s.escapes.len(), s.beyond.len());
+        let size = |s: &Summary| (s.objects.len(), s.escapes.len(), s.beyond.len(), s.outcome.pointed.len());
         let before = size(&self.summary);
         self.summary.objects.extend(&found.objects);
         self.summary.beyond.extend(&found.beyond);
+        self.summary.outcome.pointed.extend(&found.outcome.pointed);
         self.summary.escapes.extend(found.escapes.iter().cloned());
         self.summary.escapes.sort();
         self.summary.escapes.dedup();
@@ -145,16 +146,30 @@ impl<'a> Follower<'a> {
                 escapes.push(format!("{}: it leaves for a function that is not known", place(*ip)));
             }
         }
+        let (pointed, objects) = self.given_back(function.body.entry, &slice.objects);
         Summary {
             uses: !slice.used.is_empty(),
-            returned: slice.returned,
-            objects: slice.objects.clone(),
+            outcome: Outcome { result: slice.returned, pointed },
+            objects,
             escapes,
             instructions: slice.inside.len() as u32 + around.instructions.values().sum::<u32>(),
             beyond,
             slice: Rc::new(slice),
             below: around.below,
         }
+    }
+
+    /// What a function's own arguments point to, and all other objects.
+    fn given_back(&self, function: u64, objects: &BTreeSet<u32>) -> (BTreeSet<Pointed>, BTreeSet<u32>) {
+        let (mut pointed, mut others) = (BTreeSet::new(), BTreeSet::new());
+        let known = self.objects.borrow();
+        for number in objects {
+            match known.get(*number as usize).map(|known| &known.object) {
+                Some(Object::Pointed(own, to)) if *own == function => drop(pointed.insert(*to)),
+                _ => drop(others.insert(*number)),
+            }
+        }
+        (pointed, others)
     }
 
     /// Where the stack pointer is before an instruction, from where it was at the function's entry.
@@ -184,7 +199,9 @@ impl<'a> Follower<'a> {
         if let Some(known) = self.summaries.borrow().get(&key) {
             return known.clone();
         }
-        let lost = |why: &str| Summary { uses: true, returned: true, escapes: vec![why.into()], ..Summary::default() };
+        let out = Outcome { result: true, ..Outcome::default() };
+        let lost =
+            |why: &str| Summary { uses: true, outcome: out.clone(), escapes: vec![why.into()], ..Summary::default() };
         let Some(function) = self.program.function(address) else {
             return lost("it is passed to code that is no function");
         };
@@ -219,7 +236,8 @@ impl<'a> Follower<'a> {
         let mut entry = Carriers::of_registers(key.1.0);
         entry.objects = key.1.1.iter().copied().collect();
         let origin = Origin { entry, ..Origin::default() };
-        let summary = Summary { uses: true, returned: true, ..Summary::default() };
+        let outcome = Outcome { result: true, ..Outcome::default() };
+        let summary = Summary { uses: true, outcome, ..Summary::default() };
         let (position, outside) = (self.open.borrow().len(), self.outermost.replace(usize::MAX));
         self.open.borrow_mut().push(Open { key: key.clone(), summary, came_back: false });
         let summary = loop {
@@ -381,15 +399,8 @@ impl<'b, 'a> Around<'b, 'a> {
         let typed = self.function_type(ip).map(|(_, result)| result);
         let clears_result = alike.map_or(typed.unwrap_or(true), |f| f.has_result());
         let clobbers = self.clobbered(true);
-        Effect {
-            uses,
-            result: uses && clears_result,
-            clears_result,
-            clobbers,
-            reads: passed.objects.clone(),
-            escapes,
-            ..Effect::default()
-        }
+        let outcome = Outcome { result: uses && clears_result, ..Outcome::default() };
+        Effect { uses, outcome, clears_result, clobbers, reads: passed.objects.clone(), escapes, ..Effect::default() }
     }
 
     fn callee(&self, insn: &Instruction) -> Option<Rc<Function>> {
@@ -453,7 +464,7 @@ impl Surroundings for Around<'_, '_> {
         self.beyond.extend(&summary.beyond);
         Effect {
             uses: passed.registers != 0 && summary.uses,
-            result: summary.returned && callee.has_result(),
+            outcome: Outcome { result: summary.outcome.result && callee.has_result(), ..summary.outcome },
             clears_result: callee.has_result(),
             clobbers: self.clobbered(callee.prototype.is_some()),
             reads,
@@ -468,6 +479,13 @@ impl Surroundings for Around<'_, '_> {
                 Ok(self.follower.number(Known { object, name, displacement: to.displacement() as i64 }))
             }
             Access::Unknown => Err("it is stored through a pointer whose type is not known".into()),
+        }
+    }
+
+    fn pointed(&mut self, insn: &Instruction, to: &Pointed) -> Result<u32, String> {
+        match self.pointing.argument(insn.ip(), to, &self.follower.program.types) {
+            Access::Known(object, name) => Ok(self.follower.number(Known { object, name, displacement: to.offset })),
+            Access::Unknown => Err("it is stored where an argument points to, and where that is is not known".into()),
         }
     }
 

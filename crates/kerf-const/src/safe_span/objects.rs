@@ -3,14 +3,23 @@
 use std::collections::HashMap;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, UsedMemory};
-use kerf_image::btf::{Btf, TypeId};
-use kerf_semantics::slice::Role;
+use kerf_image::btf::{Btf, Shape, TypeId};
+use kerf_semantics::slice::{Pointed, Role};
 
 use super::program::{ARGUMENTS, Function};
 use super::variables::Located;
 
-/// What a register points to: a structure, and how far into it.
-type Pointers = [Option<(TypeId, i64)>; 16];
+/// What a register points to, and how far into it.
+type Pointers = [Option<(Target, i64)>; 16];
+
+/// What a pointer points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// A structure.
+    Structure(TypeId),
+    /// What the argument in this register pointed to at the function's entry, which is no structure.
+    Argument(u8),
+}
 
 /// Memory that carries a value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +30,8 @@ pub enum Object {
     Variable(u64, u32),
     /// A variable that every CPU has, by its offset and size.
     PerCpu(u64, u32),
+    /// What an argument of a function points to: the function, and which bytes.
+    Pointed(u64, Pointed),
 }
 
 /// A member or variable, with its name and how it was stored to.
@@ -44,7 +55,10 @@ pub enum Access {
 }
 
 /// For each instruction of a function, what its registers point to.
-pub struct Pointing(HashMap<u64, Pointers>);
+pub struct Pointing {
+    function: u64,
+    known: HashMap<u64, Pointers>,
+}
 
 fn number(register: Register) -> Option<usize> {
     let full = register.full_register();
@@ -63,7 +77,13 @@ impl Pointing {
         let mut start: Pointers = [None; 16];
         if let Some(prototype) = &function.prototype {
             for (register, parameter) in ARGUMENTS.iter().zip(&prototype.parameters) {
-                start[usize::from(*register)] = parameter.and_then(|id| types.pointee(id)).map(|id| (id, 0));
+                let target = parameter.and_then(|id| types.pointee(id)).map(|id| match types.shape(id) {
+                    Shape::Integer { .. } | Shape::Enumeration { .. } | Shape::Pointer(_) => {
+                        Target::Argument(*register as u8)
+                    }
+                    _ => Target::Structure(id),
+                });
+                start[usize::from(*register)] = target.map(|target| (target, 0));
             }
         }
         let mut known = HashMap::from([(function.body.entry, start)]);
@@ -90,12 +110,45 @@ impl Pointing {
             }
         }
         let entry = function.body.entry;
-        Pointing(known.into_iter().map(|(ip, known)| (ip, named.over(known, ip.wrapping_sub(entry)))).collect())
+        let known = known.into_iter().map(|(ip, known)| (ip, named.over(known, ip.wrapping_sub(entry))));
+        Pointing { function: entry, known: known.collect() }
     }
 
     /// What a register points to before an instruction.
     pub fn register(&self, ip: u64, register: usize) -> Option<TypeId> {
-        self.0.get(&ip)?.get(register).copied().flatten().filter(|(_, delta)| *delta == 0).map(|(id, _)| id)
+        match self.pointer(ip, register)? {
+            (Target::Structure(id), 0) => Some(id),
+            _ => None,
+        }
+    }
+
+    fn pointer(&self, ip: u64, register: usize) -> Option<(Target, i64)> {
+        self.known.get(&ip)?.get(register).copied().flatten()
+    }
+
+    /// Bytes behind what a register points to.
+    fn behind(&self, (target, delta): (Target, i64), offset: i64, size: u32, types: &Btf) -> Access {
+        let offset = delta.wrapping_add(offset);
+        match target {
+            Target::Structure(composite) => {
+                let field = u32::try_from(offset).ok().and_then(|offset| types.field(composite, offset));
+                field.map_or(Access::Unknown, |field| {
+                    let name = format!("{}.{}", field.holder_name, field.name);
+                    Access::Known(Object::Member(field.holder, field.offset, size), name)
+                })
+            }
+            Target::Argument(register) => {
+                let position = ARGUMENTS.iter().position(|argument| *argument as u8 == register).unwrap_or(0) + 1;
+                let name = format!("what argument {position} points to");
+                Access::Known(Object::Pointed(self.function, Pointed { register, offset, size }), name)
+            }
+        }
+    }
+
+    /// What an argument of a call points to.
+    pub fn argument(&self, ip: u64, to: &Pointed, types: &Btf) -> Access {
+        let pointer = self.pointer(ip, usize::from(to.register));
+        pointer.map_or(Access::Unknown, |pointer| self.behind(pointer, to.offset, to.size, types))
     }
 
     /// What an access of an instruction goes to.
@@ -109,16 +162,15 @@ impl Pointing {
             let address = insn.ip_rel_memory_address();
             return Access::Known(Object::Variable(address, size), format!("the variable at {address:#x}"));
         }
-        let pointer = self.0.get(&insn.ip()).and_then(|p| p[number(used.base())?]);
-        let Some((composite, delta)) = pointer.filter(|_| used.segment() != Register::GS) else {
-            return Access::Unknown;
+        let pointer = number(used.base()).and_then(|register| self.pointer(insn.ip(), register));
+        // Behind a pointer to a number an index says which, and that nobody knows.
+        let certain = |(target, _): &(Target, i64)| {
+            matches!(target, Target::Structure(_)) || used.index() == Register::None && size > 0
         };
-        let offset = delta.wrapping_add(used.displacement() as i64);
-        let field = u32::try_from(offset).ok().and_then(|offset| types.field(composite, offset));
-        field.map_or(Access::Unknown, |field| {
-            let name = format!("{}.{}", field.holder_name, field.name);
-            Access::Known(Object::Member(field.holder, field.offset, size), name)
-        })
+        match pointer.filter(|_| used.segment() != Register::GS).filter(certain) {
+            Some(pointer) => self.behind(pointer, used.displacement() as i64, size, types),
+            None => Access::Unknown,
+        }
     }
 }
 
@@ -141,7 +193,7 @@ impl<'v> Named<'v> {
         for (located, number) in &self.0 {
             let slot = &mut pointers[located.register];
             if slot.is_none() && (located.range.0..located.range.1).contains(&offset) {
-                *slot = Some((*number, 0));
+                *slot = Some((Target::Structure(*number), 0));
             }
         }
         pointers
@@ -162,7 +214,7 @@ fn after_call(mut pointers: Pointers, result: Option<TypeId>) -> Pointers {
     for number in [0, 1, 2, 6, 7, 8, 9, 10, 11] {
         pointers[number] = None;
     }
-    pointers[0] = result.map(|id| (id, 0));
+    pointers[0] = result.map(|id| (Target::Structure(id), 0));
     pointers
 }
 
@@ -181,10 +233,11 @@ fn after(insn: &Instruction, before: Pointers, types: &Btf) -> Pointers {
     let plain = insn.memory_index() == Register::None && insn.segment_prefix() == Register::None;
     next[target] = match (insn.mnemonic(), insn.op1_kind()) {
         (Mnemonic::Mov, OpKind::Register) => of(insn.op1_register()),
-        (Mnemonic::Mov, OpKind::Memory) if plain => of(insn.memory_base()).and_then(|(composite, delta)| {
+        (Mnemonic::Mov, OpKind::Memory) if plain => of(insn.memory_base()).and_then(|(target, delta)| {
+            let Target::Structure(composite) = target else { return None };
             let offset = delta.wrapping_add(insn.memory_displacement64() as i64);
             let field = types.field(composite, u32::try_from(offset).ok()?)?;
-            types.pointee(field.member?).map(|id| (id, 0))
+            types.pointee(field.member?).map(|id| (Target::Structure(id), 0))
         }),
         (Mnemonic::Lea, _) if plain => {
             of(insn.memory_base()).map(|(id, delta)| (id, delta.wrapping_add(insn.memory_displacement64() as i64)))
@@ -209,7 +262,17 @@ pub fn may_be(access: &Access, used: &UsedMemory, known: &Known) -> bool {
         }
         (Access::Known(Object::Variable(a, size), _), Object::Variable(b, own_size))
         | (Access::Known(Object::PerCpu(a, size), _), Object::PerCpu(b, own_size)) => overlap(*a, *size, *b, *own_size),
+        // What another function's argument points to may be the same.
+        (Access::Known(Object::Pointed(function, a), _), Object::Pointed(own, b)) => {
+            let same = function == own && a.register == b.register;
+            !same || overlap(a.offset as u64, a.size, b.offset as u64, b.size)
+        }
+        (Access::Known(Object::Pointed(..), _), Object::Member(_, at, _)) => {
+            let displacement = used.displacement() as i64;
+            displacement == i64::from(*at) || displacement == known.displacement
+        }
         (Access::Known(..), _) => false,
+        (Access::Unknown, Object::Pointed(_, to)) => used.displacement() as i64 == to.offset,
         (Access::Unknown, Object::Member(_, at, _)) => {
             let displacement = used.displacement() as i64;
             displacement == i64::from(*at) || displacement == known.displacement

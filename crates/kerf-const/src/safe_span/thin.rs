@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use kerf_image::Image;
-use kerf_semantics::slice::{Origin, Role};
+use kerf_semantics::slice::{Origin, Outcome, Role};
 
 use super::follow::{Follower, Summary};
 use super::program::{Function, Program};
@@ -61,8 +61,8 @@ struct Job<'a> {
     base: u64,
     follower: Follower<'a>,
     found: BTreeMap<u64, Found>,
-    /// What becomes of the result of a call, by the call's address: for several critical spans it is the same.
-    results: HashMap<u64, Rc<Summary>>,
+    /// What becomes of what comes out of a call, by the call's address: for several critical spans it is the same.
+    results: HashMap<(u64, Outcome), Rc<Summary>>,
 }
 
 impl Job<'_> {
@@ -85,13 +85,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// What becomes of the result of a call.
-    fn result(&mut self, caller: &Rc<Function>, call: u64) -> Rc<Summary> {
+    /// What becomes of what comes out of a call.
+    fn result(&mut self, caller: &Rc<Function>, call: u64, outcome: &Outcome) -> Rc<Summary> {
         let follow = || {
-            let origin = Origin { calls: BTreeSet::from([call]), ..Origin::default() };
+            let origin = Origin { calls: BTreeMap::from([(call, outcome.clone())]), ..Origin::default() };
             Rc::new(self.follower.follow(caller, &origin))
         };
-        self.results.entry(call).or_insert_with(follow).clone()
+        self.results.entry((call, outcome.clone())).or_insert_with(follow).clone()
     }
 
     /// Adds the part of a function that carries the value; results go on in the callers.
@@ -101,8 +101,8 @@ impl Job<'_> {
             return;
         }
         let mut widened = summary.escapes.first().cloned();
-        if summary.returned {
-            let why = self.add_callers(function, n, above);
+        if summary.outcome != Outcome::default() {
+            let why = self.add_callers(function, n, above, &summary.outcome);
             widened = widened.or(why);
         }
         let mut piece = Piece { begins: BTreeSet::from([begin]), inside: summary.slice.inside.clone() };
@@ -120,28 +120,34 @@ impl Job<'_> {
         found.widened = found.widened.take().or(widened);
     }
 
-    /// The callers that a result goes to; why they cannot be told if so.
-    fn add_callers(&mut self, function: &Rc<Function>, n: usize, above: usize) -> Option<String> {
+    /// The callers that a result, or what arguments point to, goes to; why they cannot be told if so.
+    fn add_callers(&mut self, function: &Rc<Function>, n: usize, above: usize, outcome: &Outcome) -> Option<String> {
         let name = &function.name;
         if above >= MOST_ABOVE {
-            return Some(format!("the result of {name} goes further up than is followed"));
+            return Some(format!("what {name} gives back goes further up than is followed"));
         }
         let Some(callers) = self.follower.program.callers(function) else {
-            return Some(format!("the result of {name} follows from it, and not all callers are known"));
+            return Some(format!("what {name} gives back follows from it, and not all callers are known"));
         };
         if callers.len() > MOST_CALLERS {
-            return Some(format!("the result of {name} follows from it, and {} places call it", callers.len()));
+            return Some(format!("what {name} gives back follows from it, and {} places call it", callers.len()));
         }
         for ip in callers {
             let Some(caller) = self.follower.program.function_with(ip) else { continue };
             if caller.roles.get(&ip) == Some(&Role::Leave) {
+                if !outcome.pointed.is_empty() {
+                    return Some(format!(
+                        "{} leaves for {name}, which stores it where an argument points to",
+                        caller.name
+                    ));
+                }
                 // It hands on what it gets.
-                if let Some(why) = self.add_callers(&caller, n, above + 1) {
+                if let Some(why) = self.add_callers(&caller, n, above + 1, outcome) {
                     return Some(why);
                 }
                 continue;
             }
-            let summary = self.result(&caller, ip);
+            let summary = self.result(&caller, ip, outcome);
             self.add(&caller, n, ip, summary, above + 1);
         }
         None
@@ -232,7 +238,7 @@ impl Job<'_> {
     }
 
     fn objects(&self, summaries: &[&Rc<Summary>]) -> Vec<String> {
-        let numbers: BTreeSet<u32> = summaries.iter().flat_map(|s| s.objects.iter().copied()).collect();
+        let numbers: BTreeSet<u32> = summaries.iter().flat_map(|s| s.slice.objects.iter().copied()).collect();
         numbers.into_iter().map(|n| format!("stored in {}", self.follower.object_name(n))).collect()
     }
 }

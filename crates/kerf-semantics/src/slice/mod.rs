@@ -41,13 +41,33 @@ pub struct Passed {
     pub shown: bool,
 }
 
+/// Bytes that an argument of a function points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pointed {
+    /// The argument's register, by its number in encodings.
+    pub register: u8,
+    /// How far behind where it points.
+    pub offset: i64,
+    /// How many.
+    pub size: u32,
+}
+
+/// What follows from the value when a function returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Outcome {
+    /// Its result.
+    pub result: bool,
+    /// What its arguments point to.
+    pub pointed: BTreeSet<Pointed>,
+}
+
 /// What becomes of a value in a called function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
     /// The arguments are used.
     pub uses: bool,
-    /// The result follows from the value.
-    pub result: bool,
+    /// What follows from the value.
+    pub outcome: Outcome,
     /// The function has a result, so that the register's old content is gone.
     pub clears_result: bool,
     /// Registers that the function may have changed for good.
@@ -80,6 +100,12 @@ pub trait Surroundings {
     /// Why it cannot be told.
     fn store(&mut self, insn: &Instruction, to: &UsedMemory) -> Result<u32, String>;
 
+    /// The object that an argument of a call points to, which does not point into the frame, or why that cannot be told.
+    ///
+    /// # Errors
+    /// Why it cannot be told.
+    fn pointed(&mut self, insn: &Instruction, to: &Pointed) -> Result<u32, String>;
+
     /// Which of the objects a load may read.
     fn loads(&mut self, insn: &Instruction, from: &UsedMemory, objects: &BTreeSet<u32>) -> BTreeSet<u32>;
 }
@@ -100,8 +126,8 @@ pub struct Body {
 pub struct Origin {
     /// Instructions that compute with it by themselves.
     pub sources: BTreeSet<u64>,
-    /// Calls whose result follows from it.
-    pub calls: BTreeSet<u64>,
+    /// Calls from which it comes out.
+    pub calls: BTreeMap<u64, Outcome>,
     /// What carries it at the function's entry.
     pub entry: Carriers,
 }
@@ -188,7 +214,7 @@ impl Slicer<'_> {
     }
 
     fn starts(&self) -> Vec<(u64, Carriers)> {
-        let inner = self.origin.sources.iter().chain(&self.origin.calls).map(|ip| (*ip, Carriers::default()));
+        let inner = self.origin.sources.iter().chain(self.origin.calls.keys()).map(|ip| (*ip, Carriers::default()));
         let entry = (!self.origin.entry.is_empty()).then(|| (self.body.entry, self.origin.entry.clone()));
         inner.chain(entry).collect()
     }
@@ -234,8 +260,8 @@ impl Slicer<'_> {
         let source = self.origin.sources.contains(&ip);
         let place = Place { pointers, settled: self.settled };
         let mut step = step::step(insn, factory, place, before, source, surroundings);
-        if self.origin.calls.contains(&ip) {
-            step.after.registers |= 1;
+        if let Some(outcome) = self.origin.calls.get(&ip) {
+            step.come_out(insn, pointers, outcome, surroundings);
         }
         let is_call = matches!(surroundings.role(insn), Role::Call | Role::Leave) && !surroundings.passed(insn).shown;
         if let Some(lowest) = self.given_away.filter(|_| is_call)
@@ -301,7 +327,7 @@ impl Slicer<'_> {
                 // While the called function uses it, only the address behind the call is on the stack.
                 slice.inside.extend(self.successors(*ip));
             }
-            let starts = self.origin.sources.contains(ip) || self.origin.calls.contains(ip);
+            let starts = self.origin.sources.contains(ip) || self.origin.calls.contains_key(ip);
             if starts || !step.used.is_empty() {
                 slice.used.insert(*ip, step.used.clone());
             }

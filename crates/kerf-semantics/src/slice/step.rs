@@ -6,7 +6,7 @@ use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, 
 
 use super::carriers::Carriers;
 use super::frame::{self, Memory, Pointers};
-use super::{Effect, Role, Surroundings};
+use super::{Effect, Outcome, Role, Surroundings};
 use crate::live::keeps_flags_sometimes;
 use crate::state::{Flag, location};
 
@@ -26,6 +26,30 @@ pub(super) struct Step {
     pub escapes: Vec<String>,
     /// A callee hands the value to this function's caller.
     pub returned: bool,
+}
+
+impl Step {
+    /// What a call gives back: its result, and what it has stored where its arguments point to.
+    pub(super) fn come_out(
+        &mut self,
+        insn: &Instruction,
+        pointers: &Pointers,
+        outcome: &Outcome,
+        surroundings: &mut dyn Surroundings,
+    ) {
+        if outcome.result {
+            self.after.registers |= RAX;
+        }
+        for to in &outcome.pointed {
+            match pointers.get(usize::from(to.register)).copied().flatten() {
+                Some(base) => self.after.slots.extend(bytes(base.wrapping_add(to.offset), to.size)),
+                None => match surroundings.pointed(insn, to) {
+                    Ok(object) => drop(self.after.objects.insert(object)),
+                    Err(why) => self.escapes.push(why),
+                },
+            }
+        }
+    }
 }
 
 /// What an instruction reads and writes.
@@ -215,7 +239,7 @@ fn call(
         step.escapes.push("the address of a local variable that holds it is passed on".into());
     }
     let effect = surroundings.call(insn, &passed);
-    let Effect { uses, result, clears_result, clobbers, reads, objects, escapes } = effect;
+    let Effect { uses, outcome, clears_result, clobbers, reads, objects, escapes } = effect;
     if uses {
         step.used.registers = passed.registers;
     }
@@ -230,11 +254,9 @@ fn call(
         step.cleared.registers |= RAX;
         step.after.registers &= !RAX;
     }
-    if result {
-        step.after.registers |= RAX;
-    }
+    step.come_out(insn, pointers, &outcome, surroundings);
     step.after.objects.extend(objects);
-    step.returned = result && surroundings.role(insn) == Role::Leave;
+    step.returned = outcome.result && surroundings.role(insn) == Role::Leave;
     step
 }
 

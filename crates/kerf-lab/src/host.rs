@@ -21,6 +21,8 @@ pub enum Need {
     Policies,
     /// Workloads of the benches over networks with delays.
     Networks,
+    /// A server for workloads of the benches.
+    WebServers,
 }
 
 /// Programs and headers, by what must exist, and the Debian package that has it.
@@ -58,6 +60,7 @@ const POLICIES: &[(&str, &str)] = &[
     ("/usr/include/linux/bpf.h", "linux-libc-dev"),
 ];
 const NETWORKS: &[(&str, &str)] = &[("tc", "iproute2")];
+const WEB_SERVERS: &[(&str, &str)] = &[("nginx", "nginx")];
 
 impl Need {
     fn items(self) -> Vec<(&'static str, &'static str)> {
@@ -68,6 +71,7 @@ impl Need {
             Need::Proofs => PROOFS.to_vec(),
             Need::Policies => POLICIES.to_vec(),
             Need::Networks => NETWORKS.to_vec(),
+            Need::WebServers => WEB_SERVERS.to_vec(),
         }
     }
 }
@@ -101,7 +105,9 @@ pub fn install(needs: &[Need], progress: &mut dyn Progress) -> Result<(), LabErr
     }
     progress.step(&format!("installing {}", packages.join(" ")));
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends"]).args(&packages).env("DEBIAN_FRONTEND", "noninteractive");
+    // Only the programs are wanted: no service of theirs is to start.
+    install.args(["install", "-y", "--no-install-recommends"]).args(&packages);
+    install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
     if process::run(&mut install).is_err() {
         // Stale or missing lists are the usual reason.
         process::run(Command::new("apt-get").arg("update"))?;
@@ -118,7 +124,7 @@ pub(crate) fn install_command(packages: impl AsRef<str>) -> String {
 /// The package that has this program.
 pub(crate) fn package_of(program: &str) -> Option<&'static str> {
     let name = Path::new(program).file_name()?.to_str()?;
-    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES, NETWORKS].concat();
+    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES, NETWORKS, WEB_SERVERS].concat();
     all.into_iter().find(|(what, _)| *what == name).map(|(_, package)| package)
 }
 

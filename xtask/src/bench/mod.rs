@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: figures as a table and as `target/bench/NAME.json`.
 
+mod cases;
 mod constants;
 mod domain;
 mod headers;
@@ -41,6 +42,8 @@ impl Row {
 /// What there is to measure.
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
+    /// The case studies of policies/: stock and tuned in turns, each in a machine of its own.
+    Cases,
     /// Time and class of `kerf const build`, for the constants of xtask/data/constants.tsv.
     Constants,
     /// Compile fifty random values of each proved constant and compare them with its entry.
@@ -70,7 +73,7 @@ pub struct BenchArgs {
     /// Where the random numbers of `domain` begin; another number draws other values.
     #[arg(long, value_name = "N", default_value_t = domain::SEED)]
     seed: u64,
-    /// Only this constant of the list, for `domain` and `spans`.
+    /// Only this constant of the list, for `domain` and `spans`; only this folder, for `cases`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Units that `headers` compiles with two values.
@@ -83,6 +86,7 @@ impl BenchArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let workspace = Workspace::find()?;
         let (name, result) = match self.name {
+            Name::Cases => ("cases", cases::run(&workspace, self.only.as_deref())?),
             Name::Constants => ("constants", constants::run(&workspace, self.first)?),
             Name::Domain => {
                 let (constants, only, values) = (self.first, self.only, self.values);

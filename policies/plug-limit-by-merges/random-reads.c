@@ -1,0 +1,1 @@
+../plug-limit-by-hint/random-reads.c

@@ -18,6 +18,7 @@ use crate::entry::{Class, Entry, ImageName, Interval, Span};
 use crate::equivalence::Signatures;
 use crate::error::ConstError;
 use crate::form::Form;
+use crate::governed;
 use crate::liveness::Liveness;
 use crate::parameters;
 use crate::prove::Proofs;
@@ -200,6 +201,7 @@ impl Job<'_> {
             safe_spans: Vec::new(),
             units: units.iter().map(|u| u.name.clone()).collect(),
             text: self.site.text.clone(),
+            governed: Vec::new(),
         }
     }
 
@@ -407,6 +409,7 @@ impl Job<'_> {
         };
         entry.spans = spans;
         self.read_debug_information(&mut entry, variants.units(), deployed.image())?;
+        entry.governed = governed::knobs(self.input.tree.root(), &self.site)?;
         Ok(entry)
     }
 

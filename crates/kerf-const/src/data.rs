@@ -76,6 +76,16 @@ pub fn knob_in(tree: &Path, units: &[&str], variable: &str, module: &str) -> Opt
 
 /// The knob that sets a variable in one source file: a sysctl, a module parameter or a file in debugfs.
 pub fn knob(source: &str, variable: &str, module: &str) -> Option<String> {
+    find_knob(source, variable, module, "")
+}
+
+/// As [`knob`], and also where the variable is a member of something.
+pub fn governing_knob(source: &str, variable: &str, module: &str) -> Option<String> {
+    find_knob(source, variable, module, r"(?:\w+(?:\.|->))*")
+}
+
+/// `holder`: what may stand in front of the variable where its address is taken.
+fn find_knob(source: &str, variable: &str, module: &str, holder: &str) -> Option<String> {
     let name = regex::escape(crate::deployed::without_number(variable));
     let parameter = [
         format!(r"(?s)module_param_named\s*\(\s*(\w+)\s*,\s*{name}\b"),
@@ -88,11 +98,11 @@ pub fn knob(source: &str, variable: &str, module: &str) -> Option<String> {
             return Some(format!("/sys/module/{module}/parameters/{}", &c[1]));
         }
     }
-    let table = format!(r#"(?s)\.procname\s*=\s*"([^"]+)"\s*,[^{{}}]*?\.data\s*=\s*&{name}\b"#);
+    let table = format!(r#"(?s)\.procname\s*=\s*"([^"]+)"\s*,[^{{}}]*?\.data\s*=\s*&{holder}{name}\b"#);
     if let Some(found) = Regex::new(&table).ok()?.captures(source) {
         return Some(format!("the sysctl {}", &found[1]));
     }
-    let file = format!(r#"debugfs_create_\w+\s*\(\s*"([^"]+)"[^;]*&{name}\b"#);
+    let file = format!(r#"debugfs_create_\w+\s*\(\s*"([^"]+)"[^;]*&{holder}{name}\b"#);
     let found = Regex::new(&file).ok()?.captures(source)?;
     Some(format!("the file {} in debugfs", &found[1]))
 }

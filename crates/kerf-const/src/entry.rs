@@ -344,9 +344,22 @@ pub struct Entry {
     pub units: Vec<String>,
     /// The text of the site in the source.
     pub text: String,
+    /// Knobs of the kernel's own that begin with it; empty in entries that were built before they were looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub governed: Vec<String>,
 }
 
 impl Entry {
+    /// What keeps a value that it was given: members and variables that code stores it in. After a switch, objects that are there keep
+    /// what they have.
+    pub fn stored_in(&self) -> Vec<&str> {
+        let stores = self.safe_spans.iter().flat_map(|span| &span.escapes);
+        let mut names: Vec<&str> = stores.filter_map(|escape| escape.strip_prefix("stored in ")).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The name that people use.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.id)

@@ -22,6 +22,7 @@ pub mod exact;
 pub mod export;
 pub mod find;
 pub mod form;
+pub mod governed;
 pub mod grep;
 pub mod layout;
 pub mod liveness;

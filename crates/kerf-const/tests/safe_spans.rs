@@ -65,6 +65,7 @@ fn entry(spans: Vec<Span>) -> Entry {
         safe_spans: Vec::new(),
         units: Vec::new(),
         text: String::new(),
+        governed: Vec::new(),
     }
 }
 

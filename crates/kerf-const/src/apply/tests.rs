@@ -34,6 +34,7 @@ pub(crate) fn entry(name: &str, value: i128, domain: (i128, i128), spans: Vec<Sp
         spans,
         units: vec!["block/x.c".into()],
         text: value.to_string(),
+        governed: Vec::new(),
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use kerf_const::find;
 use kerf_const::site::{self, Query, Site};
 use kerf_const::tree::Tree;
+use kerf_const::{find, governed};
 
 use super::const_build::default_tree;
 use crate::print;
@@ -36,6 +36,8 @@ impl FindArgs {
     /// Does it.
     pub fn run(self) -> anyhow::Result<u8> {
         let sites = self.sites().with_context(|| format!("find `{}`", self.query))?;
+        let knobs = self.knobs(&sites).with_context(|| format!("find what governs `{}`", self.query))?;
+        let governed = |site: &Site| knobs.iter().find(|(label, _)| *label == site.label()).map_or(&[][..], |(_, k)| k);
         if self.json {
             let rows: Vec<_> = sites
                 .iter()
@@ -47,6 +49,7 @@ impl FindArgs {
                         "index": site.index,
                         "kind": site.kind,
                         "text": site.text,
+                        "governed": governed(site),
                     })
                 })
                 .collect();
@@ -58,8 +61,27 @@ impl FindArgs {
                 vec![site.name.clone().unwrap_or_else(|| "-".into()), site.kind.word().into(), place, text]
             });
             print::text(&print::table(&["NAME", "KIND", "PLACE", "TEXT"], rows))?;
+            for (label, knobs) in &knobs {
+                knobs.iter().try_for_each(|knob| print::text(&format!("{label} is governed already: {knob}")))?;
+            }
         }
         Ok(0)
+    }
+
+    /// What governs each of the constants, of those that a name or place means; of a pattern's there may be hundreds.
+    fn knobs(&self, sites: &[Site]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+        if self.query.contains(['*', '?']) {
+            return Ok(Vec::new());
+        }
+        let root = self.source.clone().map_or_else(default_tree, Ok)?;
+        let _spinner = print::Spinner::start("searching the source for knobs");
+        let mut found: Vec<(String, Vec<String>)> = Vec::new();
+        for site in sites {
+            if found.iter().all(|(label, _)| *label != site.label()) {
+                found.push((site.label(), governed::knobs(&root, site)?));
+            }
+        }
+        Ok(found)
     }
 
     fn sites(&self) -> anyhow::Result<Vec<Site>> {

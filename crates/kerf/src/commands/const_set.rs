@@ -19,6 +19,9 @@ use crate::{journal, print, running};
 
 mod decided;
 
+/// Of the members that a value is stored in, so many are named.
+const STORES_SHOWN: usize = 4;
+
 pub const EXAMPLES: &str = r#"Examples:
   kerf const set BLK_MAX_REQUEST_COUNT 4
   kerf const set SHRINK_BATCH=1K MAX_SOFTIRQ_RESTART=0x20
@@ -131,12 +134,14 @@ impl SetArgs {
             journal::record("set", "", &transaction.note, changed);
         }
         if self.json {
-            let mut object = serde_json::json!({ "dry_run": self.dry_run, "changed": changed });
+            let notes = notes(wishes.iter().map(|wish| &wish.entry));
+            let mut object = serde_json::json!({ "dry_run": self.dry_run, "changed": changed, "notes": notes });
             mode_words::add_members(&mut object, mode, &outcome);
             print::json(&object)?;
             return Ok(0);
         }
         changed.iter().try_for_each(|c| print::text(&c.sentence(self.dry_run)))?;
+        notes(wishes.iter().map(|wish| &wish.entry)).iter().try_for_each(|note| print::text(note))?;
         if !nothing && !self.dry_run {
             print::text(&mode_words::sentence(mode, &outcome))?;
         }
@@ -256,6 +261,23 @@ impl Changed {
         let dry = if dry_run { " (dry run: nothing was changed)" } else { "" };
         format!("{}: {} → {} ({how}{unchanged}){dry}", self.id, self.from, self.to)
     }
+}
+
+/// What a person who sets these should know: knobs that the kernel has for them, and what keeps the value that it got before.
+fn notes<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
+    let mut notes = Vec::new();
+    for entry in entries {
+        let label = entry.label();
+        notes.extend(entry.governed.iter().map(|knob| format!("{label} is governed already: {knob}")));
+        let stored = entry.stored_in();
+        let shown = stored.iter().take(STORES_SHOWN).copied().collect::<Vec<_>>().join(", ");
+        let more = stored.len().saturating_sub(STORES_SHOWN);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        if !stored.is_empty() {
+            notes.push(format!("{label} is stored in {shown}{more}: what is there already keeps its value"));
+        }
+    }
+    notes
 }
 
 fn placement(entry: &kerf_live::Entry) -> &'static str {

@@ -76,6 +76,9 @@ fn shown(entry: &Entry, slice: bool) -> String {
     if !names.is_empty() {
         let _ = writeln!(out, "  derived  {}", names.join(", "));
     }
+    for knob in &entry.governed {
+        let _ = writeln!(out, "  governed {knob}");
+    }
     for (n, span) in entry.spans.iter().enumerate() {
         let _ = writeln!(out, "\n{}", shown_span(entry, n, span));
     }

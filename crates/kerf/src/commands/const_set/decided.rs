@@ -9,7 +9,7 @@ use kerf_live::{Live, Mode, Outcome};
 use super::super::const_decide::{self, Decided, How, Wanted};
 use super::super::const_words::find_running;
 use super::super::mode_words;
-use super::{Given, SetArgs, Wish};
+use super::{Given, SetArgs, Wish, notes};
 use crate::print;
 
 /// One line of the result.
@@ -73,7 +73,8 @@ impl SetArgs {
             locations: entry.locations.len(),
         };
         let lines: Vec<Line> = decided.iter().zip(&transaction.entries).map(line).collect();
-        self.print_decided(&name, &lines, (transaction.mode, &outcome))
+        let notes = notes(decided.iter().map(|one| &one.entry));
+        self.print_decided(&name, (&lines, &notes), (transaction.mode, &outcome))
     }
 
     fn decided(&self, table: &Table, build: &str, id: &str, given: Given) -> anyhow::Result<Decided> {
@@ -93,9 +94,15 @@ impl SetArgs {
         }
     }
 
-    fn print_decided(&self, name: &str, lines: &[Line], (mode, outcome): (Mode, &Outcome)) -> anyhow::Result<u8> {
+    fn print_decided(
+        &self,
+        name: &str,
+        (lines, notes): (&[Line], &[String]),
+        (mode, outcome): (Mode, &Outcome),
+    ) -> anyhow::Result<u8> {
         if self.json {
-            let mut object = serde_json::json!({ "dry_run": self.dry_run, "policy": name, "changed": lines });
+            let mut object =
+                serde_json::json!({ "dry_run": self.dry_run, "policy": name, "changed": lines, "notes": notes });
             mode_words::add_members(&mut object, mode, outcome);
             print::json(&object)?;
             return Ok(0);
@@ -105,6 +112,7 @@ impl SetArgs {
             let to = to.map_or_else(String::new, |to| format!(" or {to}"));
             print::text(&format!("{id}: {from}{to}, decided by {name} ({}){dry}", counted(*locations, "place")))?;
         }
+        notes.iter().try_for_each(|note| print::text(note))?;
         if !self.dry_run {
             print::text(&mode_words::sentence(mode, outcome))?;
         }

@@ -34,7 +34,14 @@ fn baggage() -> &'static Baggage {
     static BAGGAGE: OnceLock<Baggage> = OnceLock::new();
     BAGGAGE.get_or_init(|| {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let names = ["BLK_MAX_REQUEST_COUNT", "SHRINK_BATCH", "IO_ALLOC_CACHE_MAX", "HYSTART_DELAY_MAX", SHIFT];
+        let names = [
+            "BLK_MAX_REQUEST_COUNT",
+            "SHRINK_BATCH",
+            "IO_ALLOC_CACHE_MAX",
+            "HYSTART_DELAY_MIN",
+            "HYSTART_DELAY_MAX",
+            SHIFT,
+        ];
         let (table, module) = (common::table(dir.path(), &names), common::module(dir.path()));
         for program in ["text", "hinted", "delay"] {
             compile_program(&fixture(&format!("{program}.c")), &dir.path().join(program));

@@ -147,7 +147,7 @@ kerf policy unload tcp-hystart-by-rtt >&2
 #[test]
 fn long_flows_leave_slow_start_later() {
     let output = run(&["--module", "sch_netem"], &[example("tcp-hystart-by-rtt")], &[], FLOWS);
-    for constant in [SHIFT, "HYSTART_DELAY_MAX"] {
+    for constant in [SHIFT, "HYSTART_DELAY_MIN", "HYSTART_DELAY_MAX"] {
         let (short, all) = (counts(&output, "short", constant), counts(&output, "long", constant));
         let long = Counts { decided: all.decided - short.decided, kept: all.kept - short.kept, ..all };
         // A short flow may look long for a while on a machine that stands still.

@@ -14,6 +14,7 @@
 mod access;
 mod frames;
 mod orc;
+mod origins;
 mod over;
 mod question;
 mod session;
@@ -33,6 +34,7 @@ pub use session::{Seen, Wanted, watch};
 pub use taint::{Event, Flow};
 
 use frames::Frames;
+use origins::Origins;
 use over::Over;
 use taint::{Taint, Taken};
 
@@ -68,7 +70,7 @@ pub struct Use {
     pub text: String,
     /// What it did with it.
     pub flow: Flow,
-    /// Whether it may: it lies in the code in question or was called from there, and the execution had not left it before.
+    /// Whether it may: it lies in the code in question or was called from there, and that was not left since the value came in.
     pub inside: bool,
     /// Return addresses at that moment, the innermost first.
     pub callers: Vec<u64>,
@@ -130,8 +132,7 @@ struct Follower<'a> {
     handed: Vec<Handed>,
     uses: Vec<Use>,
     known: BTreeSet<(u64, Flow, bool)>,
-    /// The execution has been outside of the code in question since its start.
-    left: bool,
+    origins: Origins,
     /// Where the outermost function of the code in question keeps its return address.
     outermost: Option<u64>,
 }
@@ -159,7 +160,7 @@ fn follow(
         handed: Vec::new(),
         uses: Vec::new(),
         known: BTreeSet::new(),
-        left: false,
+        origins: Origins::default(),
         outermost,
     };
     let (steps, end) = follower.run(registers)?;
@@ -225,23 +226,21 @@ impl Follower<'_> {
     /// What an instruction that was executed does to what carries the value.
     fn take(&mut self, insn: &Instruction, before: &Registers) {
         let source = self.question.sources.contains(&insn.ip());
-        if source && self.taint.is_empty() {
-            // What came between, an interrupt before the source was executed, was before the value came in.
-            self.left = false;
+        if !self.question.allows(insn.ip(), self.frames.addresses()) {
+            self.origins.leave();
         }
-        let inside = self.question.allows(insn.ip(), self.frames.addresses());
-        self.left |= !inside;
         let frames = &self.frames;
         let event = self.handed.len();
         let taken = self.taint.step(insn, before, event, source, |address| frames.on_stack(address));
         if let Some(taken) = taken {
-            self.note(insn, taken, event);
+            self.note(insn, taken, event, source);
         }
     }
 
-    fn note(&mut self, insn: &Instruction, taken: Taken, event: Event) {
+    fn note(&mut self, insn: &Instruction, taken: Taken, event: Event, source: bool) {
         let Taken { from, flow } = taken;
-        let inside = !self.left;
+        let inside = self.origins.inside(&from);
+        self.origins.hand_on(&from, source);
         // A source that takes nothing of the value is no use of it.
         let uses = !from.is_empty();
         self.handed.push(Handed { address: insn.ip(), from });
@@ -275,7 +274,7 @@ impl Follower<'_> {
         let rsp = after.rsp();
         self.frames.now_at(rsp);
         self.taint.forget_memory(|address| address < rsp && rsp - address < frames::STACK);
-        if self.left || !self.outermost.is_some_and(|slot| self.frames.holds(slot)) {
+        if self.origins.all_left() || !self.outermost.is_some_and(|slot| self.frames.holds(slot)) {
             let frames = &self.frames;
             self.taint.forget_memory(|address| !frames.on_stack(address));
         }

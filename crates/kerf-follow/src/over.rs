@@ -33,7 +33,9 @@ impl Follower<'_> {
 
     /// Runs a call to its return on the same stack.
     pub(super) fn run_over(&mut self, insn: &Instruction, before: &Registers) -> Result<Over, LabError> {
-        self.left |= !self.question.allows(insn.ip(), self.frames.addresses());
+        if !self.question.allows(insn.ip(), self.frames.addresses()) {
+            self.origins.leave();
+        }
         self.taint.forget_flags();
         let watched = self.taint.memory();
         for (address, length) in &watched {

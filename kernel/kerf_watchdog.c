@@ -133,6 +133,7 @@ static void unload(struct removed *removed)
 {
 	struct kerf_txn *txn = kvzalloc(sizeof(*txn), GFP_KERNEL);
 	struct kerf_report report = {};
+	int err;
 
 	if (!txn)
 		return;
@@ -141,7 +142,9 @@ static void unload(struct removed *removed)
 	txn->timeout_ms = 100;
 	txn->outside = true;
 	strscpy(txn->drop, removed->owner, sizeof(txn->drop));
-	removed->waits = kerf_transact(txn) == -EBUSY;
+	err = kerf_transact(txn);
+	/* Whatever keeps the text, a thread or another's probe, may be gone at the next look. */
+	removed->waits = err && err != -ENOENT;
 	kerf_txn_free(txn);
 }
 

@@ -4,7 +4,7 @@
 #include "kerf.bpf.h"
 
 #define SCAN "zswap_shrinker_scan"
-#define BATCH 64
+#define BATCH 24
 
 /* Kernels need not keep the names of shrinkers, but they have symbols. */
 static const char symbol[] = "%ps";

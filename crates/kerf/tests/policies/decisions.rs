@@ -116,7 +116,7 @@ fn one_shrinker_has_another_batch_size() {
         let scans = line(&output, "shrinker", label).split_whitespace().last();
         scans.and_then(|scan| scan.parse::<u32>().ok()).unwrap_or_else(|| panic!("{output}"))
     };
-    assert_eq!([largest("stock"), largest("this"), largest("other")], [128, 64, 128]);
+    assert_eq!([largest("stock"), largest("this"), largest("other")], [128, 24, 128]);
     let (this, other) = (counts(&output, "this", "SHRINK_BATCH"), counts(&output, "other", "SHRINK_BATCH"));
     // The kernel asks all shrinkers, and one of them has the name.
     assert!(this.decided > 0 && this.kept > this.decided, "{this:?}");

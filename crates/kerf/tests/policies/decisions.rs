@@ -125,6 +125,9 @@ fn one_shrinker_has_another_batch_size() {
 
 const FLOWS: &str = r#"
 ip link set lo up mtu 1500
+# Slow start ends by a delay alone: how closely acknowledgements follow each other is a matter of the emulator's moods.
+echo 2 > /sys/module/tcp_cubic/parameters/hystart_detect
+echo 2 > /sys/module/tcp_cubic/parameters/hystart_low_window
 kerf policy load /policies/tcp-hystart-by-rtt.o >&2
 
 # LABEL MILLISECONDS: flows through the loopback interface, each packet of which waits so long, on both ways

@@ -26,6 +26,7 @@ void kerf_counts_sum(const struct kerf_decider *decider, struct kerf_sums *sums)
 
 		for (n = 0; n < KERF_MAGNITUDES; n++)
 			sums->magnitudes[n] += counts->decided[n];
+		sums->decided += decided_on(counts);
 		sums->kept += counts->kept;
 		sums->refused += counts->refused;
 		sums->missed += counts->missed;
@@ -33,8 +34,6 @@ void kerf_counts_sum(const struct kerf_decider *decider, struct kerf_sums *sums)
 		sums->ns += counts->ns;
 		sums->longest = max(sums->longest, counts->longest);
 	}
-	for (n = 0; n < KERF_MAGNITUDES; n++)
-		sums->decided += sums->magnitudes[n];
 	sums->hits = sums->decided + sums->kept + sums->refused + sums->missed;
 }
 

@@ -152,22 +152,28 @@ static int held(struct kerf_txn *txn, const struct kerf_entry *old)
 	return kerf_refuse(txn->report, -EADDRINUSE, "%s is set to %lld already", old->id, old->value);
 }
 
+static int not_loaded(struct kerf_txn *txn)
+{
+	const char *why = kerf_watchdog_reason(txn->drop);
+
+	if (why)
+		return kerf_refuse(txn->report, -ENOENT, "the policy %s is not loaded: it was taken out, %s", txn->drop, why);
+	return kerf_refuse(txn->report, -ENOENT, "the policy %s is not loaded", txn->drop);
+}
+
 /* A policy's constants come and go together. A fixed value may be replaced by another, a policy only when asked for. */
 static int mark_leaving(struct kerf_txn *txn)
 {
 	struct kerf_entry *entry, *old;
 	bool dropped = !txn->drop[0];
-	const char *why;
 	unsigned int i;
 
 	list_for_each_entry(entry, &kerf_entries, node) {
 		entry->leaving = txn->unset_all || (txn->drop[0] && !strcmp(entry->owner, txn->drop));
 		dropped |= entry->leaving;
 	}
-	why = kerf_watchdog_reason(txn->drop);
 	if (!dropped)
-		return kerf_refuse(txn->report, -ENOENT, "the policy %s is not loaded%s%s", txn->drop,
-				   why ? ": it was taken out, " : "", why ?: "");
+		return not_loaded(txn);
 	for (i = 0; i < txn->n_unsets; i++) {
 		old = find_entry(txn->unsets[i]);
 		if (!old)

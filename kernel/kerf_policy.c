@@ -239,19 +239,18 @@ static __always_inline bool carry_out(const struct kerf_decider *decider, enum o
 
 static enum outcome consult_timed(const struct kerf_decider *decider, struct pt_regs *regs, s64 *value)
 {
-	struct kerf_counts *counts;
 	enum outcome outcome;
 	u64 ns;
 
 	preempt_disable_notrace();
-	counts = this_cpu_ptr(decider->counts);
 	ns = local_clock();
 	outcome = consult(decider, regs, value);
 	ns = local_clock() - ns;
 	if (outcome != MISSED) {
-		counts->timed++;
-		counts->ns += ns;
-		counts->longest = max(counts->longest, ns);
+		this_cpu_inc(decider->counts->timed);
+		this_cpu_add(decider->counts->ns, ns);
+		if (ns > this_cpu_read(decider->counts->longest))
+			this_cpu_write(decider->counts->longest, ns);
 	}
 	preempt_enable_notrace();
 	return outcome;

@@ -47,7 +47,10 @@ struct cost {
 	u64 triggers, ns;
 };
 
-/* A policy's constants count together, from the last look on or since they came into force. False: that was just now. */
+/*
+ * A policy's constants count together, from the last look on or since they came into force. False: that was just now, as for all
+ * of them once the first was added up.
+ */
 static bool add_up(struct kerf_entry *first, struct cost *cost)
 {
 	u64 now = ktime_get_boottime_ns(), passed = now - (first->seen.when ?: first->since_boot);
@@ -81,17 +84,19 @@ static void stop(const char *owner)
 			kerf_decider_stop(entry);
 }
 
-/* Where it is noted. NULL: all places hold policies that still wait; then this one just is not asked any more. */
+/*
+ * Where it is noted: where nothing is, or in the place of the oldest that is out. NULL: all wait still; then this one just is not
+ * asked any more.
+ */
 static struct removed *place(const char *owner)
 {
 	struct removed *best = find(owner);
 	unsigned int n;
 
-	for (n = 0; n < REMOVED_MAX && !best; n++)
-		if (!all[n].owner[0])
-			best = &all[n];
-	for (n = 0; n < REMOVED_MAX && !find(owner); n++)
-		if (!all[n].waits && all[n].owner[0] && (!best || (best->owner[0] && all[n].when < best->when)))
+	if (best)
+		return best;
+	for (n = 0; n < REMOVED_MAX; n++)
+		if (!all[n].waits && (!best || all[n].when < best->when))
 			best = &all[n];
 	return best;
 }
@@ -148,24 +153,13 @@ static void unload(struct removed *removed)
 	kerf_txn_free(txn);
 }
 
-/* The first constant of each policy stands for all of it: they have the same limits. */
-static bool first_of(const struct kerf_entry *entry)
-{
-	struct kerf_entry *other;
-
-	list_for_each_entry(other, &kerf_entries, node)
-		if (watched(other) && !strcmp(other->owner, entry->owner))
-			return other == entry;
-	return false;
-}
-
 static void look(void)
 {
 	struct kerf_entry *entry;
 	unsigned int n;
 
 	list_for_each_entry(entry, &kerf_entries, node)
-		if (watched(entry) && first_of(entry))
+		if (watched(entry))
 			judge(entry);
 	for (n = 0; n < REMOVED_MAX; n++)
 		if (all[n].waits)

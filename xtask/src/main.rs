@@ -5,6 +5,7 @@ mod demo;
 mod guest;
 mod install;
 mod machine;
+mod page;
 mod setup;
 mod steps;
 mod test;

@@ -64,14 +64,18 @@ pub fn knob_in(tree: &Path, units: &[&str], variable: &str, module: &str) -> Opt
     let own = units.iter().find_map(|unit| knob(&read(unit)?, variable, module));
     own.or_else(|| {
         let name = crate::deployed::without_number(variable);
-        // Another file's own variable of that name is another variable.
-        let own = Regex::new(&format!(r"(?m)^[ \t]*static\b[^;=(\n]*\b{}\b", regex::escape(name))).ok()?;
         let files = grep::files_with_words(tree, &[name.to_string()]).ok()?;
         files.iter().filter(|file| !units.contains(&file.as_str())).find_map(|file| {
-            let text = read(file).filter(|text| !own.is_match(text))?;
+            let text = read(file).filter(|text| !has_namesake(text, name))?;
             knob(&text, name, file.rsplit('/').next()?.trim_end_matches(".c"))
         })
     })
+}
+
+/// Whether a file has a variable of its own of that name, which is another one than that of a file before.
+pub fn has_namesake(source: &str, variable: &str) -> bool {
+    let own = Regex::new(&format!(r"(?m)^[ \t]*static\b[^;=(\n]*\b{}\b", regex::escape(variable)));
+    own.is_ok_and(|own| own.is_match(source))
 }
 
 /// The knob that sets a variable in one source file: a sysctl, a module parameter or a file in debugfs.

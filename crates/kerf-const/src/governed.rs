@@ -1,7 +1,7 @@
 //! Knobs that the kernel has already: a sysctl, module parameter or debugfs file whose variable begins with the constant. Read from the
 //! source, by names; what is assigned in another way is not found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use regex::Regex;
@@ -19,28 +19,39 @@ const REGISTRATIONS: [&str; 4] = [".procname", "module_param", "core_param", "de
 /// Short names are those of local variables.
 const SHORTEST: usize = 6;
 
-/// The knobs that govern a constant's value, each in words: `tcp_rto_min_us: the sysctl …`.
+/// Where a variable or member is filled.
+#[derive(Default)]
+struct Assigned {
+    files: BTreeSet<String>,
+    /// Whether others can mean it by its name: it is not one file's own.
+    shared: bool,
+}
+
+/// The knobs that govern a constant's value, each in words: `the sysctl tcp_rto_min_us, by sysctl_tcp_rto_min_us`.
 ///
 /// # Errors
 /// If the source cannot be searched.
 pub fn knobs(tree: &Path, site: &Site) -> Result<Vec<String>, ConstError> {
     let token = site.name.clone().unwrap_or_else(|| site.text.trim().to_owned());
-    let mut variables = BTreeSet::new();
+    let mut variables: BTreeMap<String, Assigned> = BTreeMap::new();
     for file in files(tree, site)? {
         let text = grep::read_source(tree, &file)?;
-        match site.name {
-            Some(_) => variables.extend(assigned(&text, &token)),
+        let part = match site.name {
+            Some(_) => &text,
             // A number without a name is meant in its own line alone.
-            None => {
-                let line = text.lines().nth((site.line as usize).saturating_sub(1)).unwrap_or_default();
-                variables.extend(assigned(line, &token));
-            }
+            None => text.lines().nth((site.line as usize).saturating_sub(1)).unwrap_or_default(),
+        };
+        for variable in assigned(part, &token) {
+            let shared = !data::has_namesake(&text, &variable);
+            let known = variables.entry(variable).or_default();
+            known.shared |= shared;
+            known.files.insert(file.clone());
         }
     }
     if variables.is_empty() || variables.len() > MOST_VARIABLES {
         return Ok(Vec::new());
     }
-    let words: Vec<String> = variables.into_iter().collect();
+    let words: Vec<String> = variables.keys().cloned().collect();
     let mut found = BTreeSet::new();
     for file in grep::files_with_words(tree, &words)? {
         let text = grep::read_source(tree, &file)?;
@@ -48,10 +59,14 @@ pub fn knobs(tree: &Path, site: &Site) -> Result<Vec<String>, ConstError> {
             continue;
         }
         let module = file.rsplit('/').next().unwrap_or(&file).trim_end_matches(".c").replace('-', "_");
-        let knob = |variable: &String| Some((variable.clone(), data::governing_knob(&text, variable, &module)?));
-        found.extend(words.iter().filter(|word| text.contains(*word)).filter_map(knob));
+        for (variable, assigned) in variables.iter().filter(|(variable, _)| text.contains(*variable)) {
+            if assigned.files.contains(&file) || assigned.shared && !data::has_namesake(&text, variable) {
+                let knob = data::governing_knob(&text, variable, &module);
+                found.extend(knob.map(|knob| format!("{knob}, by {variable}")));
+            }
+        }
     }
-    Ok(found.into_iter().map(|(variable, knob)| format!("{knob}, by {variable}")).collect())
+    Ok(found.into_iter().collect())
 }
 
 fn files(tree: &Path, site: &Site) -> Result<Vec<String>, ConstError> {
@@ -88,7 +103,8 @@ mod tests {
         write("a.h", "#define LIMIT 4\n");
         write("a.c", "net->ipv4.sysctl_rto_min = LIMIT;\nint queue_depth = LIMIT;\n");
         write("sysctl.c", "{ .procname = \"rto_min\", .data = &init_net.ipv4.sysctl_rto_min, },\n");
-        write("b.c", "int queue_depth = 7;\nmodule_param(queue_depth, int, 0);\n");
+        write("b.c", "extern int queue_depth;\nmodule_param(queue_depth, int, 0);\n");
+        write("namesake.c", "static int queue_depth = 7;\nmodule_param(queue_depth, int, 0);\n");
         let site = |name: Option<&str>, file: &str, line, text: &str| Site {
             file: file.into(),
             line,
@@ -104,8 +120,8 @@ mod tests {
             ["/sys/module/b/parameters/queue_depth, by queue_depth", "the sysctl rto_min, by sysctl_rto_min"]
         );
         assert_eq!(
-            knobs(tree.path(), &site(None, "b.c", 1, "7")).unwrap(),
-            ["/sys/module/b/parameters/queue_depth, by queue_depth"]
+            knobs(tree.path(), &site(None, "namesake.c", 1, "7")).unwrap(),
+            ["/sys/module/namesake/parameters/queue_depth, by queue_depth"]
         );
         assert_eq!(knobs(tree.path(), &site(Some("MISSING"), "a.h", 1, "4")).unwrap(), Vec::<String>::new());
     }

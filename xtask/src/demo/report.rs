@@ -4,9 +4,8 @@ use super::constant::Built;
 use super::plot::{Limit, plot};
 use super::trace::{Trace, Value};
 use super::verdict::Row;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
-
-const STYLE: &str = include_str!("../../data/report.css");
+use crate::page::page;
+use maud::{Markup, html};
 
 /// What the report shows.
 pub struct Report<'a> {
@@ -30,34 +29,24 @@ impl Report<'_> {
     /// The file's text.
     pub fn html(&self) -> String {
         let name = &self.built.name;
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { (name) ", changed while the kernel runs" }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    h1 { code { (name) } ", changed while the kernel runs" }
-                    (self.summary())
-                    h2 { "Batch size over time" }
-                    (plot(self.trace, &self.limits()))
-                    p.note {
-                        "Each dot is the middle one of the batches in its stretch of time, the bar behind it goes from the smallest "
-                        "to the largest. The broad line is the value in force; the grey stretches are those in which a command was changing it. A batch is what one " code { "block:block_unplug" }
-                        " event hands over."
-                    }
-                    (self.table())
-                    (self.places())
-                    h2 { "What was typed in the machine, and the answers" }
-                    pre { (self.transcript) }
-                    p.note { "Made by " code { "cargo xtask demo" } "." }
-                }
+        let title = format!("{name}, changed while the kernel runs");
+        let body = html! {
+            h1 { code { (name) } ", changed while the kernel runs" }
+            (self.summary())
+            h2 { "Batch size over time" }
+            (plot(self.trace, &self.limits()))
+            p.note {
+                "Each dot is the middle one of the batches in its stretch of time, the bar behind it goes from the smallest "
+                "to the largest. The broad line is the value in force; the grey stretches are those in which a command was changing it. A batch is what one " code { "block:block_unplug" }
+                " event hands over."
             }
+            (self.table())
+            (self.places())
+            h2 { "What was typed in the machine, and the answers" }
+            pre { (self.transcript) }
+            p.note { "Made by " code { "cargo xtask demo" } "." }
         };
-        page.into_string()
+        page(&title, &body)
     }
 
     fn summary(&self) -> Markup {

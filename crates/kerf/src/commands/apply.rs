@@ -198,27 +198,26 @@ fn options(constant: &Constant) -> Vec<String> {
     option("max", number(constant.max));
     option("step", number(constant.step));
     option("rate", number(constant.rate));
-    words.extend(cost(&constant.cost));
-    let mut option = |name: &str, value: Option<String>| words.extend(value.map(|value| format!("--{name}={value}")));
+    cost(constant.cost).into_iter().for_each(|(name, value)| option(name, value));
     option("mode", constant.mode.map(|mode| mode.to_string()));
     option("timeout", number(constant.timeout));
     option("note", Some(note(&constant.place.path.display().to_string(), constant.reason.as_deref())));
     words
 }
 
-fn cost(cost: &Cost) -> Vec<String> {
-    let triggers = cost.triggers.map(|triggers| format!("--max-triggers={triggers}"));
-    triggers.into_iter().chain(cost.time.map(|time| format!("--max-time={time}"))).collect()
+fn cost(cost: Cost) -> [(&'static str, Option<String>); 2] {
+    [("max-triggers", cost.triggers.map(|n| n.to_string())), ("max-time", cost.time.map(|n| n.to_string()))]
 }
 
 fn load(policy: &Policy) -> Step {
     let mut words = vec!["policy".into(), "load".into(), policy.file.display().to_string()];
-    words.push(format!("--name={}", policy.name));
-    words.extend(policy.limits.iter().map(|(id, min, max)| format!("--limit={id}={min}..{max}")));
-    words.extend(cost(&policy.cost));
-    words.extend(policy.mode.map(|mode| format!("--mode={mode}")));
-    words.extend(policy.timeout.map(|seconds| format!("--timeout={seconds}")));
-    words.push(format!("--note={}", note(&policy.place.path.display().to_string(), policy.reason.as_deref())));
+    let mut option = |name: &str, value: Option<String>| words.extend(value.map(|value| format!("--{name}={value}")));
+    option("name", Some(policy.name.clone()));
+    policy.limits.iter().for_each(|(id, min, max)| option("limit", Some(format!("{id}={min}..{max}"))));
+    cost(policy.cost).into_iter().for_each(|(name, value)| option(name, value));
+    option("mode", policy.mode.map(|mode| mode.to_string()));
+    option("timeout", policy.timeout.map(|seconds| seconds.to_string()));
+    option("note", Some(note(&policy.place.path.display().to_string(), policy.reason.as_deref())));
     Step { file: policy.place.path.clone(), words }
 }
 

@@ -68,12 +68,17 @@ impl FindArgs {
         Ok(0)
     }
 
+    /// The source tree.
+    fn root(&self) -> anyhow::Result<PathBuf> {
+        self.source.clone().map_or_else(default_tree, Ok)
+    }
+
     /// What governs each of the constants, of those that a name or place means; of a pattern's there may be hundreds.
     fn knobs(&self, sites: &[Site]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
         if self.query.contains(['*', '?']) {
             return Ok(Vec::new());
         }
-        let root = self.source.clone().map_or_else(default_tree, Ok)?;
+        let root = self.root()?;
         let _spinner = print::Spinner::start("searching the source for knobs");
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         for site in sites {
@@ -85,7 +90,7 @@ impl FindArgs {
     }
 
     fn sites(&self) -> anyhow::Result<Vec<Site>> {
-        let root = self.source.clone().map_or_else(default_tree, Ok)?;
+        let root = self.root()?;
         let tree = Tree::open(&root)?;
         let _spinner = print::Spinner::start("searching the source");
         if self.query.contains(['*', '?']) {

@@ -28,8 +28,9 @@ Examples:
   kerf policy load plug.bpf.c --max-triggers 200000 --max-time 5
 
 All constants of the file are decided from the same moment on, or none is. Programs beside (kprobes, tracepoints, fentry)
-run as long as the policy is loaded. A decision outside the certified values or the limits is not carried out. A policy that is asked more often than --max-triggers
-or takes more of one CPU than --max-time per cent is taken out by the kernel module, and `kerf status` says why.";
+run as long as the policy is loaded. A decision outside the certified values or the limits is not carried out. A policy
+that is asked more often than --max-triggers, or takes more of one CPU than --max-time per cent, is taken out by the
+kernel module, and `kerf status` says why.";
 
 /// What to load, and how.
 #[derive(Debug, Args)]

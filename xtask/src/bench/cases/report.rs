@@ -2,9 +2,10 @@
 
 use super::folder::{Figure, Folder};
 use super::{Figures, Rounds, medians};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use crate::page::page;
+use maud::{Markup, html};
 
-const STYLE: &str = include_str!("../../../data/report.css");
+const TITLE: &str = "Case studies: stock and tuned";
 
 const WIDTH: f64 = 640.0;
 const LINE: f64 = 34.0;
@@ -13,32 +14,21 @@ const RIGHT: f64 = 90.0;
 
 /// The file's text.
 pub fn html(release: &str, cases: &[(&Folder, Figures)]) -> String {
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "Case studies: stock and tuned" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { "Case studies: stock and tuned" }
-                p {
-                    "Linux " (release) " as the distribution ships it, in virtual machines. In each of them stock and tuned values took "
-                    "turns, switched while the kernel ran. A dot is a round, the bar is the one in the middle. "
-                    "An emulated machine's time is not a server's: believe counts and directions, not microseconds."
-                }
-                @for (folder, figures) in cases {
-                    h2 { (folder.name) }
-                    p.note { "Decides on " (folder.constants.join(", ")) "." }
-                    @for figure in &folder.figures { (one(figure, figures)) }
-                }
-                p.note { "Made by " code { "cargo xtask bench cases" } "." }
-            }
+    let body = html! {
+        h1 { (TITLE) }
+        p {
+            "Linux " (release) " as the distribution ships it, in virtual machines. In each of them stock and tuned values took "
+            "turns, switched while the kernel ran. A dot is a round, the bar is the one in the middle. "
+            "An emulated machine's time is not a server's: believe counts and directions, not microseconds."
         }
+        @for (folder, figures) in cases {
+            h2 { (folder.name) }
+            p.note { "Decides on " (folder.constants.join(", ")) "." }
+            @for figure in &folder.figures { (one(figure, figures)) }
+        }
+        p.note { "Made by " code { "cargo xtask bench cases" } "." }
     };
-    page.into_string()
+    page(TITLE, &body)
 }
 
 fn one(figure: &Figure, figures: &Figures) -> Markup {

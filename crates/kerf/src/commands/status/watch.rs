@@ -23,9 +23,11 @@ struct Screen;
 impl Screen {
     /// Nothing where nobody looks.
     fn open() -> Option<Screen> {
-        let screen = io::stdout().is_terminal().then_some(Screen);
-        screen.as_ref().inspect(|_| say("\x1b[?1049h"));
-        screen
+        if !io::stdout().is_terminal() {
+            return None;
+        }
+        say("\x1b[?1049h");
+        Some(Screen)
     }
 
     fn show(&self, text: &str) {

@@ -37,10 +37,15 @@ impl InstallArgs {
         let workspace = Workspace::find()?;
         let mut steps = Steps::new();
         let kerf = steps.need("the kerf program", || workspace.build_kerf())?;
-        steps.need("its files", || install(&workspace, &kerf, &self.root))?;
-        steps.need("man pages and completions", || generate(&kerf, &self.root))?;
+        steps.need("its files, man pages and completions", || everything(&workspace, &kerf, &self.root))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// All that belongs to an installation, below `root`.
+pub fn everything(workspace: &Workspace, kerf: &Path, root: &Path) -> anyhow::Result<()> {
+    install(workspace, kerf, root)?;
+    generate(kerf, root)
 }
 
 fn install(workspace: &Workspace, kerf: &Path, root: &Path) -> anyhow::Result<()> {
@@ -58,7 +63,8 @@ fn install(workspace: &Workspace, kerf: &Path, root: &Path) -> anyhow::Result<()
     Ok(())
 }
 
-fn put(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
+/// Copies a file and sets its mode.
+pub fn put(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
     let copy = || {
         fs::create_dir_all(to.parent().unwrap_or(Path::new("/")))?;
         fs::copy(from, to)?;

@@ -1,10 +1,11 @@
-//! What a person types in this repository: `cargo xtask demo|test|bench|install`.
+//! What a person types in this repository: `cargo xtask demo|test|bench|install|package`.
 
 mod bench;
 mod demo;
 mod guest;
 mod install;
 mod machine;
+mod package;
 mod page;
 mod setup;
 mod steps;
@@ -31,6 +32,8 @@ enum Word {
     Bench(bench::BenchArgs),
     /// Put the program, its unit, man pages and completions below a directory, as a package would.
     Install(install::InstallArgs),
+    /// Make a Debian package of what `install` puts into a directory.
+    Package(package::PackageArgs),
     /// The running kernel's text; for use in a virtual machine.
     #[command(hide = true, subcommand)]
     GuestText(guest::TextWord),
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Word::Test(args) => args.run(),
         Word::Bench(args) => args.run(),
         Word::Install(args) => args.run(),
+        Word::Package(args) => args.run(),
         Word::GuestText(word) => word.run(),
         Word::GuestSwitch(args) => args.run(),
         Word::GuestTrigger(word) => word.run(),

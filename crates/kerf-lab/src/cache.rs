@@ -4,6 +4,7 @@
 //! debs/*.deb                        downloaded packages
 //! kernels/RELEASE/                  packages of one kernel, extracted: boot, lib/modules, usr/src, usr/lib
 //! sources/VERSION/linux-source-…/   unpacked, configured, ready for `make path/unit.o`
+//! roots/*.tar                       base systems for machines that boot one
 //! current.json                      the kernel that was chosen
 //! accel/                            what KVM can boot on this host
 //! ```
@@ -69,9 +70,14 @@ impl Cache {
         self.root.join("kernels").join(release)
     }
 
-    /// Source of one package version.
+    /// Source of one package version, or of one flavour of it by its release.
     pub fn sources(&self, version: &str) -> PathBuf {
         self.root.join("sources").join(version)
+    }
+
+    /// Base systems, an archive for each set of packages.
+    pub fn roots(&self) -> PathBuf {
+        self.root.join("roots")
     }
 
     /// The record of the kernel that was chosen.

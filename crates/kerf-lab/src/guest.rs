@@ -1,9 +1,11 @@
 //! The guest's first process: sets the system up, runs one command, reports how it ended, powers off.
 //!
-//! Nothing here returns to a shell or a login: whatever happens, the machine goes down, and the host learns why.
+//! Nothing here returns to a shell or a login: whatever happens, the machine goes down, and the host learns why. Where the machine has a
+//! root of its own, `system.rs` hands it over and comes back as a service there.
 
 mod ports;
 mod setup;
+mod system;
 
 use crate::protocol::{MANIFEST_PATH, Manifest, Message};
 use ports::Ports;
@@ -22,7 +24,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 ///
 /// Being process 1 is not enough: the first process of a container is that too.
 pub fn is_guest_init() -> bool {
-    rustix::process::getpid() == Pid::INIT && std::path::Path::new(MANIFEST_PATH).exists()
+    let first = rustix::process::getpid() == Pid::INIT && std::path::Path::new(MANIFEST_PATH).exists();
+    first || system::is_service()
 }
 
 /// Runs the guest and powers it off. Call it only when [`is_guest_init`] says so.
@@ -36,6 +39,9 @@ pub fn run() -> io::Result<()> {
             "this is the first process of a lab machine and runs nowhere else",
         ));
     }
+    if system::is_service() {
+        return system::serve();
+    }
     if let Err(error) = serve() {
         eprintln!("kerf lab-init: {error}");
     }
@@ -46,8 +52,14 @@ pub fn run() -> io::Result<()> {
 /// Everything between the kernel's start of this process and the power switch.
 fn serve() -> io::Result<()> {
     setup::mount_all()?;
+    let manifest = manifest(MANIFEST_PATH)?;
+    if manifest.root {
+        // Comes back only with an error, which the host must hear of.
+        let error = system::hand_over(&manifest).err().map_or_else(String::new, |error| error.to_string());
+        return Ports::open()?.tell(&Message::Failed(error));
+    }
     let mut ports = Ports::open()?;
-    let message = match command() {
+    let message = match prepare(&manifest).and_then(|()| command(&manifest)) {
         Ok((mut command, name)) => {
             ports.tell(&Message::Ready)?;
             execute(&mut command, &name, &mut ports)?
@@ -57,15 +69,22 @@ fn serve() -> io::Result<()> {
     ports.tell(&message)
 }
 
-/// Loads the modules and prepares the command.
-fn command() -> io::Result<(Command, String)> {
-    let text = std::fs::read_to_string(MANIFEST_PATH)?;
-    let manifest: Manifest = serde_json::from_str(&text)?;
+fn manifest(path: &str) -> io::Result<Manifest> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
+
+/// Loads the modules, and mounts what they bring.
+fn prepare(manifest: &Manifest) -> io::Result<()> {
     setup::start_loopback();
     for module in &manifest.modules {
         setup::load_module(module)?;
     }
     setup::mount_late();
+    Ok(())
+}
+
+/// The command with its surroundings.
+fn command(manifest: &Manifest) -> io::Result<(Command, String)> {
     let (name, arguments) = manifest
         .command
         .split_first()
@@ -99,9 +118,11 @@ fn execute(command: &mut Command, name: &str, ports: &mut Ports) -> io::Result<M
     pump(child.stdout.take(), ports.stdout.try_clone()?, done.clone());
     pump(child.stderr.take(), ports.stderr.try_clone()?, done);
     let message = wait_for(&child)?;
-    // What the command left running would hold its output open for ever.
-    let _ = rustix::process::kill_process_group(Pid::INIT, Signal::KILL);
-    while let Ok(Some(_)) = rustix::process::wait(WaitOptions::empty()) {}
+    if rustix::process::getpid() == Pid::INIT {
+        // What the command left running would hold its output open for ever.
+        let _ = rustix::process::kill_process_group(Pid::INIT, Signal::KILL);
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::empty()) {}
+    }
     for _ in 0..2 {
         if pumps.recv_timeout(DRAIN).is_err() {
             break;

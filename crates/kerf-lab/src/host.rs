@@ -23,6 +23,8 @@ pub enum Need {
     Networks,
     /// A server for workloads of the benches.
     WebServers,
+    /// Making file systems with an operating system for machines.
+    Roots,
 }
 
 /// Programs and headers, by what must exist, and the Debian package that has it.
@@ -60,6 +62,7 @@ const POLICIES: &[(&str, &str)] = &[
     ("/usr/include/linux/bpf.h", "linux-libc-dev"),
 ];
 const NETWORKS: &[(&str, &str)] = &[("tc", "iproute2")];
+const ROOTS: &[(&str, &str)] = &[("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"), ("unshare", "util-linux")];
 const WEB_SERVERS: &[(&str, &str)] = &[("nginx", "nginx")];
 
 impl Need {
@@ -72,6 +75,7 @@ impl Need {
             Need::Policies => POLICIES.to_vec(),
             Need::Networks => NETWORKS.to_vec(),
             Need::WebServers => WEB_SERVERS.to_vec(),
+            Need::Roots => ROOTS.to_vec(),
         }
     }
 }
@@ -124,7 +128,7 @@ pub(crate) fn install_command(packages: impl AsRef<str>) -> String {
 /// The package that has this program.
 pub(crate) fn package_of(program: &str) -> Option<&'static str> {
     let name = Path::new(program).file_name()?.to_str()?;
-    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES, NETWORKS, WEB_SERVERS].concat();
+    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES, NETWORKS, WEB_SERVERS, ROOTS].concat();
     all.into_iter().find(|(what, _)| *what == name).map(|(_, package)| package)
 }
 

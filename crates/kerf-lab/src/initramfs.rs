@@ -112,18 +112,16 @@ impl Initramfs {
         Ok(())
     }
 
-    /// Adds the modules, uncompressed, and the manifest that says how to load them and what to run.
+    /// Adds the modules, uncompressed, and the manifest, which says how to load them and what to run.
     ///
     /// # Errors
     /// When a module cannot be read.
-    pub fn manifest(&mut self, modules: &[Module], command: &[String]) -> Result<(), LabError> {
-        let mut loads = Vec::new();
+    pub fn manifest(&mut self, modules: &[Module], mut manifest: Manifest) -> Result<(), LabError> {
         for module in modules {
             let path = format!("/lib/modules/lab/{}.ko", module.name);
             self.insert(&path, Entry::Bytes(modules::content(&module.file)?, 0o644));
-            loads.push(ModuleLoad { path, parameters: module.parameters.clone() });
+            manifest.modules.push(ModuleLoad { path, parameters: module.parameters.clone() });
         }
-        let manifest = Manifest { modules: loads, command: command.to_vec() };
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| LabError::BadMachine { reason: format!("the command cannot be written down: {error}") })?;
         self.insert(MANIFEST_PATH, Entry::Bytes(text, 0o644));

@@ -39,7 +39,7 @@ impl Kernel {
             return Err(LabError::NoSuchKernel { name: release.into(), cached: cache.releases() });
         }
         let mut kernel = Self::around(root, release, vmlinuz);
-        kernel.source = crate::source::prepared(cache, &kernel.version);
+        kernel.source = crate::source::prepared(cache, &kernel);
         Ok(kernel)
     }
 

@@ -30,6 +30,7 @@ mod process;
 mod progress;
 mod protocol;
 mod qemu;
+pub mod root;
 mod source;
 mod supervise;
 
@@ -39,6 +40,6 @@ pub use error::LabError;
 pub use initramfs::{FileSpec, Initramfs};
 pub use kernel::Kernel;
 pub use machine::{Machine, Outcome, Plugin, Sink};
-pub use packages::{kernel, update};
+pub use packages::{kernel, named, update};
 pub use progress::{Progress, Quiet};
 pub use source::source;

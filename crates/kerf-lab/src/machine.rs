@@ -5,6 +5,7 @@ use crate::cache::Cache;
 use crate::error::LabError;
 use crate::initramfs::{FileSpec, Initramfs};
 use crate::kernel::Kernel;
+use crate::protocol::Manifest;
 use crate::{modules, qemu, supervise};
 use std::ffi::OsString;
 use std::fs::File;
@@ -78,8 +79,11 @@ pub struct Machine {
     pub modules: Vec<String>,
     /// Files to bring along.
     pub files: Vec<FileSpec>,
-    /// Size of an empty disk, `/dev/vda`, in MiB.
+    /// Size of an empty disk in MiB: `/dev/vda`, or `/dev/vdb` behind a root.
     pub disk_mib: Option<u64>,
+    /// An ext4 file system with an operating system whose `/sbin/init` is systemd (see [`crate::root`]). It becomes `/dev/vda`, the
+    /// machine boots it and runs the command as a service when it is up, and what changes there stays in the file.
+    pub root: Option<PathBuf>,
     /// How long everything may take.
     pub timeout: Duration,
     /// How long the console may be silent before the guest is up.
@@ -114,6 +118,7 @@ impl Machine {
             modules: Vec::new(),
             files: Vec::new(),
             disk_mib: None,
+            root: None,
             timeout: Duration::from_secs(300),
             silence: Duration::from_secs(30),
             allow_warnings: false,
@@ -133,7 +138,9 @@ impl Machine {
     pub fn run(&self, command: &[String]) -> Result<Outcome, LabError> {
         let mut collected = Collected::default();
         let mut first = self.run_streaming(command, &mut collected);
-        if first.as_ref().is_err_and(is_stale_breakpoint) && self.accelerator()? == Accelerator::Tcg {
+        // What the command has changed on a root stays there: it would not be the same run.
+        let again = self.root.is_none() && first.as_ref().is_err_and(is_stale_breakpoint);
+        if again && self.accelerator()? == Accelerator::Tcg {
             tracing::warn!("the emulator ran a breakpoint that the kernel had taken away; running the machine again");
             collected = Collected::default();
             first = self.run_streaming(command, &mut collected);
@@ -204,6 +211,9 @@ impl Machine {
         if self.memory_mib / self.numa_nodes < 64 {
             return bad("every NUMA node needs at least 64 MiB of memory");
         }
+        if let Some(root) = self.root.as_ref().filter(|root| !root.is_file()) {
+            return bad(&format!("the root {} is no file: make one with `kerf lab root`", root.display()));
+        }
         if self.debugger.is_some() && (self.cpus != 1 || self.accelerator == Some(Accelerator::Kvm)) {
             return bad("a debugger follows one emulated CPU: make it one, and leave the accelerator open");
         }
@@ -220,12 +230,22 @@ impl Machine {
 
     fn write_initramfs(&self, command: &[String], path: &Path) -> Result<(), LabError> {
         let mut requests = self.modules.clone();
-        if self.disk_mib.is_some() {
+        if self.root.is_some() {
+            // Which checksum ext4 asks for stands in no dependency.
+            requests.splice(0..0, ["crc32c_generic".into(), "ext4".into()]);
+        }
+        if self.disk_mib.is_some() || self.root.is_some() {
             requests.insert(0, "virtio_blk".into());
         }
         let small = path.with_file_name("init");
         let mut initramfs = Initramfs::new(if strip(&self.init, &small) { &small } else { &self.init })?;
-        initramfs.manifest(&modules::plan(&self.kernel, &requests)?, command)?;
+        let manifest = Manifest {
+            modules: Vec::new(),
+            command: command.to_vec(),
+            root: self.root.is_some(),
+            files: self.files.iter().map(|file| file.guest.clone()).collect(),
+        };
+        initramfs.manifest(&modules::plan(&self.kernel, &requests)?, manifest)?;
         for file in &self.files {
             initramfs.file(file)?;
         }

@@ -8,7 +8,7 @@ use crate::error::LabError;
 use crate::kernel::Kernel;
 use crate::process;
 use crate::progress::Progress;
-pub(crate) use choice::{Choice, Package};
+pub(crate) use choice::{Choice, Package, is_plain};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -47,6 +47,27 @@ pub fn update(cache: &Cache, progress: &mut dyn Progress) -> Result<Kernel, LabE
     prepare(cache, choice, progress)
 }
 
+/// The kernel with this release, such as another flavour of the default one; fetched when it is not in the cache.
+///
+/// # Errors
+/// When the archive has no such kernel, or a package cannot be fetched or extracted.
+pub fn named(cache: &Cache, release: &str, progress: &mut dyn Progress) -> Result<Kernel, LabError> {
+    if record(&cache.kernel(release)).is_some() {
+        return Kernel::cached(cache, release);
+    }
+    let _lock = cache.lock()?;
+    progress.step(&format!("looking for kernel {release} in the package archive"));
+    let choice = match ask_archive_for(release) {
+        Err(LabError::Archive { .. } | LabError::Tool { .. }) => {
+            update_lists(progress)?;
+            ask_archive_for(release)?
+        }
+        result => result?,
+    };
+    complete(cache, &choice, progress)?;
+    Kernel::cached(cache, release)
+}
+
 /// The version of the package that a kernel below this root came from.
 pub(crate) fn version_of(root: &Path, release: &str) -> Option<String> {
     record(root).filter(|choice| choice.release == release).map(|choice| choice.source.version)
@@ -78,16 +99,22 @@ fn is_complete(cache: &Cache, choice: &Choice) -> bool {
 
 /// Makes the choice's directory complete and remembers it as current. The lock must be held.
 fn prepare(cache: &Cache, choice: Choice, progress: &mut dyn Progress) -> Result<Kernel, LabError> {
-    if !is_complete(cache, &choice) {
-        let root = cache.kernel(&choice.release);
-        if is_extracted(&root, &choice.release) {
-            finish(&root, &choice)?;
-        } else {
-            extract(cache, &root, &choice, progress)?;
-        }
-    }
+    complete(cache, &choice, progress)?;
     write_choice(&cache.current(), &choice)?;
     Kernel::cached(cache, &choice.release)
+}
+
+/// Makes the choice's directory complete. The lock must be held.
+fn complete(cache: &Cache, choice: &Choice, progress: &mut dyn Progress) -> Result<(), LabError> {
+    if is_complete(cache, choice) {
+        return Ok(());
+    }
+    let root = cache.kernel(&choice.release);
+    if is_extracted(&root, &choice.release) {
+        finish(&root, choice)
+    } else {
+        extract(cache, &root, choice, progress)
+    }
 }
 
 /// Whether all packages' files are there; the directory may have been filled by hand.
@@ -203,12 +230,27 @@ fn ask_archive() -> Result<Choice, LabError> {
     let images = names.lines().filter(|name| choice::image_release(name).is_some());
     let madison = process::stdout(Command::new("apt-cache").arg("madison").arg(choice::source_name()).args(images))?;
     let (release, version) = choice::newest(&choice::parse_madison(&madison))?;
+    with_headers(release, version, choice::source_name())
+}
+
+fn ask_archive_for(release: &str) -> Result<Choice, LabError> {
+    let image = format!("linux-image-{release}");
+    let madison = process::stdout(Command::new("apt-cache").arg("madison").arg(&image))?;
+    let newest = choice::parse_madison(&madison).remove(&image).and_then(choice::newest_of);
+    let version = newest.ok_or_else(|| LabError::Archive {
+        reason: format!("there is no package {image}: `apt-cache pkgnames linux-image-` lists those that there are"),
+    })?;
+    with_headers(release.to_owned(), version, choice::source_of(release))
+}
+
+/// All that belongs to an image, by what its headers need.
+fn with_headers(release: String, version: String, source: String) -> Result<Choice, LabError> {
     let package = |name: String| Package { name, version: version.clone() };
     let headers = format!("linux-headers-{release}");
     let show = process::stdout(Command::new("apt-cache").arg("show").arg(format!("{headers}={version}")))?;
     let mut packages = vec![package(format!("linux-image-{release}")), package(headers)];
     packages.extend(choice::parse_depends(&show).into_iter().map(package));
-    Ok(Choice { release, packages, source: package(choice::source_name()) })
+    Ok(Choice { release, packages, source: package(source) })
 }
 
 #[cfg(test)]

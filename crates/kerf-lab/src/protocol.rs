@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where the manifest lies in the initramfs. Its presence is what makes process 1 a guest's init.
 pub const MANIFEST_PATH: &str = "/etc/kerf-lab.json";
+/// Where the guest's first process leaves itself, the manifest and its unit for a system that it hands the machine to.
+pub const SERVICE_DIRECTORY: &str = "/run/kerf-lab";
 
 /// Name of the virtio-serial port that carries [`Message`]s.
 pub const CONTROL_PORT: &str = "kerf.control";
@@ -22,6 +24,12 @@ pub struct Manifest {
     pub modules: Vec<ModuleLoad>,
     /// The command and its arguments.
     pub command: Vec<String>,
+    /// The command runs as a service of the system on the first disk, which the machine is handed to.
+    #[serde(default)]
+    pub root: bool,
+    /// Paths of files that were brought along, for such a system to have them too.
+    #[serde(default)]
+    pub files: Vec<String>,
 }
 
 /// One module for the guest to load.

@@ -186,9 +186,11 @@ fn arguments(machine: &Machine, accelerator: Accelerator, layout: &Layout) -> Ve
             add(&["-device", &format!("virtserialport,chardev={name},name={port}")]);
         }
     }
-    if let Some(disk) = &layout.disk {
-        add(&["-drive", &format!("if=none,id=disk,format=raw,cache=unsafe,file={}", escape(disk))]);
-        add(&["-device", "virtio-blk-pci,drive=disk"]);
+    for (name, disk) in [("root", &machine.root), ("disk", &layout.disk)] {
+        if let Some(disk) = disk {
+            add(&["-drive", &format!("if=none,id={name},format=raw,cache=unsafe,file={}", escape(disk))]);
+            add(&["-device", &format!("virtio-blk-pci,drive={name}")]);
+        }
     }
     if let Some(plugin) = &machine.plugin {
         let options = plugin.arguments.iter().map(|argument| format!(",{}", argument.replace(',', ",,")));

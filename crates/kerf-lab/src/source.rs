@@ -19,7 +19,7 @@ const STAMP: &str = ".kerf-prepared";
 /// # Errors
 /// When the kernel is not one of the cache's, or one of the steps fails.
 pub fn source(cache: &Cache, kernel: &Kernel, progress: &mut dyn Progress) -> Result<PathBuf, LabError> {
-    if let Some(tree) = prepared(cache, &kernel.version) {
+    if let Some(tree) = prepared(cache, kernel) {
         return Ok(tree);
     }
     let record = packages::record(&kernel.root).ok_or_else(|| LabError::Archive {
@@ -27,7 +27,7 @@ pub fn source(cache: &Cache, kernel: &Kernel, progress: &mut dyn Progress) -> Re
     })?;
     host::install(&[Need::Source], progress)?;
     let _lock = cache.lock()?;
-    let directory = cache.sources(&record.source.version);
+    let directory = place(cache, kernel);
     let tree = match tree_in(&directory) {
         Some(tree) => tree,
         None => unpack(cache, &record.source, &directory, progress)?,
@@ -40,12 +40,18 @@ pub fn source(cache: &Cache, kernel: &Kernel, progress: &mut dyn Progress) -> Re
     Ok(tree)
 }
 
-/// The source tree of a package version, when it is complete.
-pub(crate) fn prepared(cache: &Cache, version: &str) -> Option<PathBuf> {
-    if version.is_empty() {
+/// The source tree of a kernel, when it is complete.
+pub(crate) fn prepared(cache: &Cache, kernel: &Kernel) -> Option<PathBuf> {
+    if kernel.version.is_empty() {
         return None;
     }
-    tree_in(&cache.sources(version)).filter(|tree| tree.join(STAMP).exists())
+    tree_in(&place(cache, kernel)).filter(|tree| tree.join(STAMP).exists())
+}
+
+/// Flavours are built from one source with configurations of their own, so each has a tree.
+fn place(cache: &Cache, kernel: &Kernel) -> PathBuf {
+    let name = if packages::is_plain(&kernel.release) { &kernel.version } else { &kernel.release };
+    cache.sources(name)
 }
 
 /// The directory `linux-source-…` below `directory`.

@@ -78,6 +78,8 @@ pub fn build(headers: &Path, out: &Path) -> Result<PathBuf, LiveError> {
         );
         return Err(build_error(out, reason));
     }
+    // Beside new sources an old module would pass for theirs.
+    let _ = fs::remove_file(out.join("kerf.ko"));
     write_sources(out)?;
     let out = out.canonicalize().map_err(|error| build_error(out, error))?;
     let mut make = Command::new("make");
@@ -95,6 +97,13 @@ pub fn build(headers: &Path, out: &Path) -> Result<PathBuf, LiveError> {
     let log = String::from_utf8_lossy(&result.stderr);
     let lines: Vec<&str> = log.lines().collect();
     Err(build_error(&out, lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")))
+}
+
+/// The module that [`build`] has left in this directory, if it is of the sources that this program carries.
+pub fn built(out: &Path) -> Option<PathBuf> {
+    let same = |(name, text): &(&str, &str)| fs::read(out.join(name)).is_ok_and(|found| found == text.as_bytes());
+    let module = out.join("kerf.ko");
+    (module.is_file() && SOURCES.iter().all(same)).then_some(module)
 }
 
 /// Is the module loaded?
@@ -168,6 +177,18 @@ mod tests {
                 assert!(dir.path().join(&name).is_file(), "{name} is not in SOURCES");
             }
         }
+    }
+
+    #[test]
+    fn a_module_counts_as_built_while_its_sources_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(built(dir.path()), None);
+        write_sources(dir.path()).unwrap();
+        assert_eq!(built(dir.path()), None, "there are only sources");
+        fs::write(dir.path().join("kerf.ko"), "").unwrap();
+        assert_eq!(built(dir.path()), Some(dir.path().join("kerf.ko")));
+        fs::write(dir.path().join("kerf.h"), "another").unwrap();
+        assert_eq!(built(dir.path()), None);
     }
 
     #[test]

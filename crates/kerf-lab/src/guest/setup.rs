@@ -56,6 +56,15 @@ pub(super) fn mount_late() {
     }
 }
 
+/// Takes away what [`mount_all`] has mounted below /sys and /dev: a system that gets the machine has its own wishes there.
+pub(super) fn unmount_late() {
+    for &(_, place, _, needed) in MOUNTS {
+        if !needed {
+            let _ = rustix::mount::unmount(place, rustix::mount::UnmountFlags::empty());
+        }
+    }
+}
+
 fn mount(kind: &str, place: &str, options: &str) -> io::Result<()> {
     // Under /dev the directories come with the mount; under /sys the kernel makes them if it has the file system.
     if !Path::new(place).exists() {

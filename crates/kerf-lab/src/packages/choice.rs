@@ -31,6 +31,22 @@ pub(super) fn source_name() -> String {
     format!("linux-source-{SERIES}")
 }
 
+/// The source package of a release: that of its first two numbers.
+pub(super) fn source_of(release: &str) -> String {
+    let mut numbers = release.split(['.', '-', '+']);
+    format!("linux-source-{}.{}", numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
+}
+
+/// The newest of a package's versions.
+pub(super) fn newest_of(versions: Vec<String>) -> Option<String> {
+    versions.into_iter().max_by(|a, b| version::compare(a, b))
+}
+
+/// Whether this is the plain flavour of its series, whose source tree is configured by version.
+pub(crate) fn is_plain(release: &str) -> bool {
+    image_release(&format!("linux-image-{release}")).is_some()
+}
+
 /// The release, when this is the name of a signed image of the plain flavour.
 pub(super) fn image_release(name: &str) -> Option<&str> {
     let release = name.strip_prefix("linux-image-")?;
@@ -142,6 +158,14 @@ linux-image-6.12.118+deb12-amd64 | 6.12.117-1~deb12u1 | http://deb.debian.org/de
         ] {
             assert_eq!(image_release(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_release_names_its_source() {
+        assert_eq!(source_of("6.12.117+deb12-cloud-amd64"), "linux-source-6.12");
+        assert_eq!(source_of("6.1.0-56-amd64"), "linux-source-6.1");
+        assert!(is_plain("6.12.117+deb12-amd64") && !is_plain("6.12.117+deb12-cloud-amd64"));
+        assert_eq!(newest_of(vec!["6.1.9-1".into(), "6.1.10-1".into()]).as_deref(), Some("6.1.10-1"));
     }
 
     #[test]

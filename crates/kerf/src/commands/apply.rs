@@ -9,8 +9,8 @@ use kerf_config::{Constant, Cost, DIRECTORIES, Policy, Wanted};
 use kerf_live::{Live, LiveError, module};
 use serde_json::{Value, json};
 
-use super::const_words::TableArgs;
-use crate::print;
+use super::const_words::{TableArgs, find_running};
+use crate::{print, running};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -92,6 +92,7 @@ impl ApplyArgs {
         let loaded = self.loaded_policies()?;
         let steps = steps(&wanted, &loaded);
         if !steps.is_empty() && !module::is_loaded() && !self.dry_run {
+            self.known_here(&wanted)?;
             let done = self.carry_out(Step { file: PathBuf::new(), words: vec!["module".into(), "load".into()] })?;
             if done.code != 0 {
                 return self.report(&[done]);
@@ -99,6 +100,19 @@ impl ApplyArgs {
         }
         let done: Vec<Done> = steps.into_iter().map(|step| self.carry_out(step)).collect::<anyhow::Result<_>>()?;
         self.report(&done)
+    }
+
+    /// Where no entry is of the running kernel there is nothing to load the module for: it may be that of another day.
+    fn known_here(&self, wanted: &Wanted) -> anyhow::Result<()> {
+        if !wanted.policies.is_empty() {
+            return Ok(());
+        }
+        let (table, build) = (self.table.open()?, running::build_id()?);
+        let mut found = wanted.constants.iter().map(|constant| find_running(&table, &build, &constant.id));
+        match found.next() {
+            Some(Err(first)) if found.all(|entry| entry.is_err()) => Err(first),
+            _ => Ok(()),
+        }
     }
 
     fn loaded_policies(&self) -> anyhow::Result<Vec<String>> {

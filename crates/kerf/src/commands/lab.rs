@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use kerf_lab::host::{self, Need};
+use kerf_lab::root::Root;
 use kerf_lab::{Cache, FileSpec, Kernel, LabError, Machine, Outcome, Sink};
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -14,11 +15,18 @@ Examples:
   kerf lab run -- uname -r
   kerf lab run --cpus 4 --numa 2 --append preempt=full -- cat /sys/devices/system/node/online
   kerf lab run --module 'null_blk nr_devices=1' --file ./script.sh:/bin/script -- script
+  kerf lab run --root debian.ext4 -- systemctl --failed
   kerf lab run --json -- true
 
 The exit code is the command's own. Failures of the lab itself:
   64 set-up   65 packages missing   66 no kernel   67 qemu   68 guest set-up, modules
   70 panic, oops, lockup, stall   71 kernel warning   72 silent boot   73 time limit   74 no result";
+
+const ROOT_EXAMPLES: &str = "\
+Examples:
+  kerf lab root debian.ext4
+  kerf lab root debian.ext4 --package nginx-light --deb ./kerf_0.1.0_amd64.deb
+  kerf lab run --root debian.ext4 -- systemctl is-system-running --wait";
 
 /// What the lab can do.
 #[derive(Debug, Subcommand)]
@@ -27,8 +35,11 @@ pub enum LabCommand {
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Fetch the distribution's kernel and its headers into the cache.
-    #[command(after_help = "Examples:\n  kerf lab fetch\n  kerf lab fetch --source")]
+    #[command(after_help = "Examples:\n  kerf lab fetch\n  kerf lab fetch --source\n  kerf lab fetch 6.12.117+deb12-cloud-amd64")]
     Fetch(FetchArgs),
+    /// Make a file system with Debian on it, which `kerf lab run --root` boots.
+    #[command(after_help = ROOT_EXAMPLES)]
+    Root(RootArgs),
     /// List the kernels in the cache.
     List(ListArgs),
     /// Build a kernel module against the cached headers.
@@ -39,12 +50,38 @@ pub enum LabCommand {
 /// What to fetch.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
+    /// What `uname -r` prints on the kernel that is wanted [default: the newest that has its source].
+    #[arg(value_name = "RELEASE", conflicts_with = "update")]
+    release: Option<String>,
     /// Also fetch, unpack and prepare the kernel's source.
     #[arg(long)]
     source: bool,
     /// Ask the package archive for a newer kernel than the cached one.
     #[arg(long)]
     update: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is in the file system.
+#[derive(Debug, Args)]
+pub struct RootArgs {
+    /// The file to write; one that exists is replaced.
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// A package of the archive to have in it, beyond what a system needs to boot.
+    #[arg(long = "package", value_name = "NAME")]
+    packages: Vec<String>,
+    /// A package file to install.
+    #[arg(long = "deb", value_name = "FILE")]
+    debs: Vec<PathBuf>,
+    /// Copy a file or directory, to the same path or another one.
+    #[arg(long = "file", value_name = "FILE[:DEST]")]
+    files: Vec<String>,
+    /// Size of the file system in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    size: u64,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -96,9 +133,12 @@ pub struct RunArgs {
     /// Bring a file or directory along, at the same path or another one.
     #[arg(long = "file", value_name = "FILE[:DEST]")]
     files: Vec<String>,
-    /// Size in MiB of an empty disk, /dev/vda.
+    /// Size in MiB of an empty disk, /dev/vda (behind a root, /dev/vdb).
     #[arg(long, value_name = "MIB")]
     disk: Option<u64>,
+    /// Boot the system in this file system, which `kerf lab root` makes; the command runs there as a service, and what changes stays.
+    #[arg(long, value_name = "IMAGE")]
+    root: Option<PathBuf>,
     /// Seconds after which the run is given up.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     timeout: u64,
@@ -128,6 +168,7 @@ impl LabCommand {
         match self {
             LabCommand::Run(args) => args.run(),
             LabCommand::Fetch(args) => args.run().context("fetch a kernel"),
+            LabCommand::Root(args) => args.run().context("make a root file system"),
             LabCommand::List(args) => args.run().context("list the cached kernels"),
             LabCommand::Module(args) => args.run().context("build the module"),
         }
@@ -152,12 +193,31 @@ impl FetchArgs {
         let mut steps = Steps { quiet: self.json };
         host::install(&[Need::Machines], &mut steps)?;
         let cache = Cache::open_default()?;
-        let mut kernel =
-            if self.update { kerf_lab::update(&cache, &mut steps)? } else { kerf_lab::kernel(&cache, &mut steps)? };
+        let mut kernel = match &self.release {
+            Some(release) => kerf_lab::named(&cache, release, &mut steps)?,
+            None if self.update => kerf_lab::update(&cache, &mut steps)?,
+            None => kerf_lab::kernel(&cache, &mut steps)?,
+        };
         if self.source {
             kernel.source = Some(kerf_lab::source(&cache, &kernel, &mut steps)?);
         }
         print_kernels(std::slice::from_ref(&kernel), self.json)?;
+        Ok(0)
+    }
+}
+
+impl RootArgs {
+    fn run(self) -> anyhow::Result<u8> {
+        let mut steps = Steps { quiet: self.json };
+        host::install(&[Need::Machines, Need::Roots], &mut steps)?;
+        let files = self.files.iter().map(|text| FileSpec::parse(text)).collect::<Result<_, _>>()?;
+        let root = Root { packages: self.packages, debs: self.debs, files, size_mib: self.size };
+        root.make(&Cache::open_default()?, &self.image, &mut steps)?;
+        if self.json {
+            writeln!(io::stdout(), "{:#}", serde_json::json!({ "image": self.image }))?;
+        } else {
+            writeln!(io::stdout(), "{}", self.image.display())?;
+        }
         Ok(0)
     }
 }
@@ -256,6 +316,7 @@ impl RunArgs {
         machine.modules = self.modules.clone();
         machine.files = self.files.iter().map(|text| FileSpec::parse(text)).collect::<Result<_, _>>()?;
         machine.disk_mib = self.disk;
+        machine.root = self.root.clone();
         machine.timeout = Duration::from_secs(self.timeout);
         machine.allow_warnings = self.allow_warn;
         machine.qemu_args = self.qemu_args.clone();

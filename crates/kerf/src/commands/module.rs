@@ -21,7 +21,7 @@ pub enum ModuleCommand {
     /// Build the module from the source that this program carries.
     #[command(after_help = EXAMPLES)]
     Build(BuildArgs),
-    /// Load the module; it is built first where the kernel's headers are installed.
+    /// Load the module; it is built first where that was not done yet.
     #[command(after_help = EXAMPLES)]
     Load(LoadArgs),
     /// Unload the module.
@@ -115,25 +115,32 @@ impl LoadArgs {
             Live::open()?;
             return say(self.json, "loaded already", None);
         }
-        let file = self.file()?;
-        module::load(&file)?;
+        let file = self.load()?;
         // A module of another version loads as well, but this program cannot speak to it.
         Live::open()?;
         say(self.json, "loaded", Some(&file))
     }
 
-    /// The named file, else one built now, else one built earlier or installed.
-    fn file(&self) -> anyhow::Result<PathBuf> {
+    /// Loads the named file, else one that was built from these sources, else one built now, else one that a package installed.
+    fn load(&self) -> anyhow::Result<PathBuf> {
         if let Some(file) = &self.file {
+            module::load(file)?;
             return Ok(file.clone());
+        }
+        // The headers may be others by now: a kernel that does not take it gets one built anew.
+        let ready = if self.headers.is_none() { module::built(&home()) } else { None };
+        if let Some(ready) = ready.filter(|file| module::load(file).is_ok()) {
+            return Ok(ready);
         }
         let installed = Path::new("/lib/modules").join(running::release()).join("extra/kerf.ko");
         let headers = self.headers.clone().unwrap_or_else(running::headers);
-        let ready = [home().join("kerf.ko"), installed].into_iter().find(|path| path.is_file());
-        match ready {
-            Some(ready) if !headers.join("Makefile").is_file() => Ok(ready),
-            _ => Ok(build(Some(&headers), &home())?),
-        }
+        let file = if installed.is_file() && !headers.join("Makefile").is_file() {
+            installed
+        } else {
+            build(Some(&headers), &home())?
+        };
+        module::load(&file)?;
+        Ok(file)
     }
 }
 

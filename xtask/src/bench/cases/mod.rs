@@ -12,6 +12,7 @@ use folder::{Direction, Figure, Folder};
 use kerf_lab::FileSpec;
 use kerf_lab::Machine;
 use kerf_lab::host::Need;
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,12 +43,13 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<Measured
     steps.need("the scope table", || build_table(&kerf, &table, &wanted))?;
     let bench = Bench { setup, kerf, module, table };
     let mut measured = Measured { rows: Vec::new(), complaints: Vec::new() };
-    let mut seen = Vec::new();
+    let (mut seen, mut beside) = (Vec::new(), Vec::new());
     for folder in &wanted {
         let result = steps.need(&folder.name, || bench.run(folder, &directory));
         match result {
             Ok(figures) => {
-                measured.rows.extend(rows(folder, &figures));
+                measured.rows.extend(rows(folder, &folder.figures[..1], &figures));
+                beside.extend(rows(folder, &folder.figures[1..], &figures));
                 measured.complaints.extend(complaints(folder, &figures));
                 seen.push((folder, figures));
             }
@@ -57,7 +59,12 @@ pub fn run(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<Measured
     let file = directory.join("cases.html");
     std::fs::write(&file, report::html(&bench.setup.kernel.release, &seen))
         .with_context(|| format!("write {}", file.display()))?;
-    println!("the report is {}", file.display());
+    let details = directory.join("cases/figures.json");
+    let all: BTreeMap<&str, &Figures> = seen.iter().map(|(folder, figures)| (folder.name.as_str(), figures)).collect();
+    std::fs::write(&details, serde_json::to_string_pretty(&all).context("write down the figures")? + "\n")
+        .with_context(|| format!("write {}", details.display()))?;
+    println!("the report is {}, every round is in {}", file.display(), details.display());
+    println!("\nbeside them:\n{}\n\nwhat the cases are about:", super::table(&beside));
     Ok(measured)
 }
 
@@ -79,7 +86,7 @@ struct Bench {
 }
 
 /// What was measured of one thing: a figure for each round.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 struct Rounds {
     stock: Vec<f64>,
     tuned: Vec<f64>,
@@ -163,13 +170,13 @@ fn medians(figures: &Figures, figure: &Figure) -> Option<(f64, f64)> {
     Some((median(&rounds.stock)?, median(&rounds.tuned)?))
 }
 
-fn rows(folder: &Folder, figures: &Figures) -> Vec<Row> {
+fn rows(folder: &Folder, wanted: &[Figure], figures: &Figures) -> Vec<Row> {
     let row = |figure: &Figure| {
         let (stock, tuned) = medians(figures, figure)?;
         let row = |subject, value| Row::new(&figure.name, &folder.name, subject, value, &figure.unit);
         Some([row("stock", stock), row("tuned", tuned)])
     };
-    folder.figures.iter().filter_map(row).flatten().collect()
+    wanted.iter().filter_map(row).flatten().collect()
 }
 
 /// The first figure is the one that the case is about, and must go where it should. The others are for people.

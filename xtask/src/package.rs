@@ -18,6 +18,9 @@ pub struct PackageArgs {
     /// The directory for the package [default: target/package].
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// The program to pack [default: the one that is built from this source].
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
 }
 
 impl PackageArgs {
@@ -25,7 +28,10 @@ impl PackageArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let workspace = Workspace::find()?;
         let mut steps = Steps::new();
-        let kerf = steps.need("the kerf program", || workspace.build_kerf())?;
+        let kerf = match self.program {
+            Some(program) => program,
+            None => steps.need("the kerf program", || workspace.build_kerf())?,
+        };
         let out = match self.out {
             Some(out) => out,
             None => workspace.directory("package")?,

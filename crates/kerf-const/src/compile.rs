@@ -3,6 +3,7 @@
 //! The unit is preprocessed once with marks around the site's text, in a private mount namespace where the marked
 //! copy covers the file: the tree itself is never written. A variant is the text between the marks replaced.
 
+pub mod kept;
 mod marks;
 
 use std::fs;
@@ -14,6 +15,7 @@ use std::sync::OnceLock;
 use iced_x86::{Code, Decoder, DecoderOptions, Mnemonic, OpKind, Register};
 use tempfile::TempDir;
 
+use self::kept::Outcome;
 use self::marks::{
     BEGIN, END, declarations_before, mark_in_string, marks_only_in_statements, substitute, without_line_marks,
 };
@@ -112,10 +114,15 @@ fn run_preprocessor(
 }
 
 fn compile_error(unit: &str, value: Option<i128>, output: &Output) -> ConstError {
+    ConstError::Compile { unit: unit.into(), value, output: refusal(output) }
+}
+
+/// What the compiler said, in a few lines.
+fn refusal(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = said.lines().filter(|l| l.contains("error") || l.contains("cannot")).take(6).collect();
     let text = if lines.is_empty() { said.lines().take(6).collect() } else { lines };
-    ConstError::Compile { unit: unit.into(), value, output: text.join("\n") }
+    text.join("\n")
 }
 
 impl Unit {
@@ -188,10 +195,28 @@ impl Unit {
         value: Option<i128>,
         options: &[&str],
     ) -> Result<Vec<u8>, ConstError> {
-        let dir = scratch()?;
-        let (input, object) = (dir.path().join("unit.i"), dir.path().join("unit.o"));
-        let write = |path: &Path| fs::File::create(path).and_then(|mut f| f.write_all(text.as_bytes()));
-        write(&input).map_err(|source| ConstError::Io { what: "write", path: input.clone(), source })?;
+        let options: Vec<&str> = options.iter().copied().chain(["-w", "-fpreprocessed"]).collect();
+        let words: Vec<String> = self.arguments().into_iter().chain(options.iter().map(|o| (*o).to_owned())).collect();
+        let kept = tree.kept().and_then(|kept| Some((kept, kept.place(&self.command[0], &words, text)?)));
+        if let Some(outcome) = kept.as_ref().and_then(|(kept, place)| kept.find(place)) {
+            return self.result(outcome, value);
+        }
+        let outcome = self.compile_anew(tree, text, &words)?;
+        if let Some((kept, place)) = &kept {
+            kept.keep(place, &outcome);
+        }
+        self.result(outcome, value)
+    }
+
+    fn result(&self, outcome: Outcome, value: Option<i128>) -> Result<Vec<u8>, ConstError> {
+        match outcome {
+            Outcome::Made(object) => Ok(object),
+            Outcome::Refused(output) => Err(ConstError::Compile { unit: self.name.clone(), value, output }),
+        }
+    }
+
+    /// The command's words without the compiler, for a text that is preprocessed.
+    fn arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         let mut words = self.command.iter().skip(1);
         while let Some(word) = words.next() {
@@ -203,19 +228,30 @@ impl Unit {
                 _ => arguments.push(word.clone()),
             }
         }
+        arguments
+    }
+
+    fn compile_anew(&self, tree: &Tree, text: &str, words: &[String]) -> Result<Outcome, ConstError> {
+        let dir = scratch()?;
+        let (input, object) = (dir.path().join("unit.i"), dir.path().join("unit.o"));
+        let write = |path: &Path| fs::File::create(path).and_then(|mut f| f.write_all(text.as_bytes()));
+        write(&input).map_err(|source| ConstError::Io { what: "write", path: input.clone(), source })?;
         let output = Command::new(&self.command[0])
-            .args(&arguments)
-            .args(options)
-            .args(["-w", "-fpreprocessed", "-o"])
+            .args(words)
+            .arg("-o")
             .arg(&object)
             .arg(&input)
             .current_dir(tree.root())
             .output()
             .map_err(|source| ConstError::Io { what: "run", path: self.command[0].clone().into(), source })?;
-        if !output.status.success() {
-            return Err(compile_error(&self.name, value, &output));
+        if output.status.success() {
+            return read_bytes(&object).map(Outcome::Made);
         }
-        read_bytes(&object)
+        // A compiler that was killed has not refused anything.
+        match output.status.code() {
+            Some(_) => Ok(Outcome::Refused(refusal(&output))),
+            None => Err(compile_error(&self.name, None, &output)),
+        }
     }
 
     /// The compiler's annotated listing of the unit with the site's own text: which registers each call passes.

@@ -47,10 +47,13 @@ pub struct Table {
 /// # Errors
 /// If the user has neither `XDG_DATA_HOME` nor `HOME`.
 pub fn default_path() -> Result<PathBuf, ConstError> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(table) = variable("KERF_TABLE") {
+        return Ok(table);
+    }
     if rustix::process::geteuid().is_root() {
         return Ok("/var/lib/kerf/scope.db".into());
     }
-    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let data = variable("XDG_DATA_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/share")));
     data.map(|data| data.join("kerf/scope.db")).ok_or_else(|| ConstError::Table {
         path: "scope.db".into(),

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use regex::Regex;
 
+use crate::compile::kept::Kept;
 use crate::error::ConstError;
 
 /// A kernel source that is configured and prepared (`make olddefconfig prepare`).
@@ -18,6 +19,7 @@ pub struct Tree {
     config: HashMap<String, String>,
     commands: Mutex<HashMap<String, Vec<String>>>,
     make: Mutex<()>,
+    kept: Option<Kept>,
 }
 
 /// Where the build puts the code of a unit.
@@ -65,7 +67,23 @@ impl Tree {
             config,
             commands: Mutex::default(),
             make: Mutex::default(),
+            kept: None,
         })
+    }
+
+    /// Compilations are kept in this directory, and taken from there.
+    pub fn keeping(self, directory: PathBuf) -> Tree {
+        Tree { kept: Some(Kept::in_directory(directory)), ..self }
+    }
+
+    /// Everything is compiled, whatever was kept.
+    pub fn keeping_nothing(self) -> Tree {
+        Tree { kept: None, ..self }
+    }
+
+    /// Where compilations are kept.
+    pub fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
     }
 
     /// The top of the tree.

@@ -4,6 +4,8 @@
 //! debs/*.deb                        downloaded packages
 //! kernels/RELEASE/                  packages of one kernel, extracted: boot, lib/modules, usr/src, usr/lib
 //! sources/VERSION/linux-source-…/   unpacked, configured, ready for `make path/unit.o`
+//! objects/                          units of a kernel that were compiled for an analysis
+//! modules/HASH                      built kernel modules, by what they are made from
 //! roots/*.tar                       base systems for machines that boot one
 //! current.json                      the kernel that was chosen
 //! accel/                            what KVM can boot on this host
@@ -73,6 +75,16 @@ impl Cache {
     /// Source of one package version, or of one flavour of it by its release.
     pub fn sources(&self, version: &str) -> PathBuf {
         self.root.join("sources").join(version)
+    }
+
+    /// Units of a kernel that were compiled for an analysis; kerf-const knows what is there.
+    pub fn objects(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
+    /// Built kernel modules, each named by all that it was made from.
+    pub fn modules(&self) -> PathBuf {
+        self.root.join("modules")
     }
 
     /// Base systems, an archive for each set of packages.

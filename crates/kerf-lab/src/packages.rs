@@ -110,11 +110,7 @@ fn complete(cache: &Cache, choice: &Choice, progress: &mut dyn Progress) -> Resu
         return Ok(());
     }
     let root = cache.kernel(&choice.release);
-    if is_extracted(&root, &choice.release) {
-        finish(&root, choice)
-    } else {
-        extract(cache, &root, choice, progress)
-    }
+    if is_extracted(&root, &choice.release) { finish(&root, choice) } else { extract(cache, &root, choice, progress) }
 }
 
 /// Whether all packages' files are there; the directory may have been filled by hand.

@@ -59,7 +59,8 @@ impl Root {
 
     /// The archive of the base system, made when it is not in the cache.
     fn base(&self, cache: &Cache, progress: &mut dyn Progress) -> Result<PathBuf, LabError> {
-        let mut packages: Vec<&str> = PACKAGES.iter().copied().chain(self.packages.iter().map(String::as_str)).collect();
+        let mut packages: Vec<&str> =
+            PACKAGES.iter().copied().chain(self.packages.iter().map(String::as_str)).collect();
         packages.sort_unstable();
         packages.dedup();
         let packages = packages.join(",");
@@ -87,7 +88,8 @@ impl Root {
         process::run(privileged("tar").arg("-xf").arg(base).arg("--exclude=./dev/*").arg("-C").arg(tree))?;
         // Without one the first boot would set up all units as it thinks best.
         let id = tree.with_file_name("machine-id");
-        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(LabError::io("read", "/proc/sys/kernel/random/uuid"))?;
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")
+            .map_err(LabError::io("read", "/proc/sys/kernel/random/uuid"))?;
         fs::write(&id, uuid.replace('-', "")).map_err(LabError::io("write", &id))?;
         process::run(privileged("cp").arg(&id).arg(tree.join("etc/machine-id")))?;
         for deb in &self.debs {
@@ -98,7 +100,12 @@ impl Root {
             let place = tree.join(file.guest.trim_start_matches('/'));
             let above = place.parent().unwrap_or(tree);
             process::run(privileged("mkdir").arg("-p").arg(above))?;
-            process::run(privileged("cp").args(["-r", "--no-target-directory", "--no-preserve=ownership"]).arg(&file.host).arg(&place))?;
+            process::run(
+                privileged("cp")
+                    .args(["-r", "--no-target-directory", "--no-preserve=ownership"])
+                    .arg(&file.host)
+                    .arg(&place),
+            )?;
         }
         Ok(())
     }

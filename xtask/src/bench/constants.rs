@@ -87,7 +87,7 @@ fn measure(kerf: &Path, source: &Path, query: &str) -> anyhow::Result<Found> {
     let place = resolve(source, query)?;
     let start = Instant::now();
     let mut command = Command::new(kerf);
-    command.args(["const", "build", &place, "--dry-run", "--json"]).stdin(Stdio::null());
+    command.args(["const", "build", &place, "--anew", "--dry-run", "--json"]).stdin(Stdio::null());
     let output = command.output().context("run kerf const build")?;
     let seconds = start.elapsed().as_secs_f64();
     let mut found = read(&String::from_utf8_lossy(&output.stdout), seconds);

@@ -40,7 +40,8 @@ pub(super) fn is_service() -> bool {
 /// # Errors
 /// Always: where it succeeds it does not come back.
 pub(super) fn hand_over(manifest: &Manifest) -> io::Result<()> {
-    let explain = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("cannot {what}: {error}"));
+    let explain =
+        |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("cannot {what}: {error}"));
     for module in &manifest.modules {
         setup::load_module(module)?;
     }

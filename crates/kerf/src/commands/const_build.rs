@@ -26,6 +26,9 @@ Examples:
 Without --source and --image, the kernel that `kerf lab fetch --source` got is used, else the running one with the
 source in /usr/src. The exit code is 0 when every name was built, whatever its class.";
 
+/// What is left of kept compilations after a build.
+const KEPT_BYTES: u64 = 4 << 30;
+
 /// What to build, and from what.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
@@ -39,6 +42,9 @@ pub struct BuildArgs {
     /// Store nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Compile everything, also what was compiled before and is kept in the cache.
+    #[arg(long)]
+    anew: bool,
     /// Print JSON: an array of entries, each with the seconds it took.
     #[arg(long)]
     json: bool,
@@ -69,7 +75,11 @@ impl FromArgs {
     /// Opens source and image.
     pub fn open(&self) -> anyhow::Result<Opened> {
         let root = self.source.clone().map_or_else(default_tree, Ok)?;
-        let tree = Tree::open(&root)?;
+        let mut tree = Tree::open(&root)?;
+        // Without a place for it everything is compiled each time.
+        if let Ok(cache) = Cache::open_default() {
+            tree = tree.keeping(cache.objects());
+        }
         let path = match &self.image {
             Some(image) => image.clone(),
             None => default_image(&tree)?,
@@ -153,7 +163,10 @@ struct Built {
 impl BuildArgs {
     /// Does it.
     pub fn run(self) -> anyhow::Result<u8> {
-        let opened = self.from.open().context("build constants")?;
+        let mut opened = self.from.open().context("build constants")?;
+        if self.anew {
+            opened.tree = opened.tree.keeping_nothing();
+        }
         let mut built = Vec::new();
         let mut first_error = 0;
         for name in &self.names {
@@ -165,6 +178,9 @@ impl BuildArgs {
                     first_error = if first_error == 0 { exit::ExitCode::of(&error) as u8 } else { first_error };
                 }
             }
+        }
+        if let Some(kept) = opened.tree.kept() {
+            kept.prune(KEPT_BYTES);
         }
         self.print(&built).context("print the entries")?;
         Ok(first_error)

@@ -63,7 +63,7 @@ impl ConstCommand {
 /// Where the entries are kept.
 #[derive(Debug, Args)]
 pub struct TableArgs {
-    /// The scope table [default: /var/lib/kerf/scope.db for root, else in the XDG data directory].
+    /// The scope table [default: $KERF_TABLE, else /var/lib/kerf/scope.db for root, else in the XDG data directory].
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 }

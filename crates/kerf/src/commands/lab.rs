@@ -35,7 +35,9 @@ pub enum LabCommand {
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
     /// Fetch the distribution's kernel and its headers into the cache.
-    #[command(after_help = "Examples:\n  kerf lab fetch\n  kerf lab fetch --source\n  kerf lab fetch 6.12.117+deb12-cloud-amd64")]
+    #[command(
+        after_help = "Examples:\n  kerf lab fetch\n  kerf lab fetch --source\n  kerf lab fetch 6.12.117+deb12-cloud-amd64"
+    )]
     Fetch(FetchArgs),
     /// Make a file system with Debian on it, which `kerf lab run --root` boots.
     #[command(after_help = ROOT_EXAMPLES)]

@@ -81,6 +81,16 @@ fn home() -> PathBuf {
     Path::new("/var/lib/kerf/module").join(running::release())
 }
 
+/// Where a package, or an administrator, puts the module for the running kernel.
+fn installed() -> PathBuf {
+    Path::new("/lib/modules").join(running::release()).join("extra/kerf.ko")
+}
+
+/// A module that needs nothing but to be loaded.
+pub fn ready() -> Option<PathBuf> {
+    module::built(&home()).or_else(|| Some(installed()).filter(|file| file.is_file()))
+}
+
 fn build(headers: Option<&Path>, out: &Path) -> Result<PathBuf, LiveError> {
     let headers = headers.map_or_else(running::headers, Path::to_owned);
     let _spinner = print::Spinner::start("building kerf.ko");
@@ -132,10 +142,9 @@ impl LoadArgs {
         if let Some(ready) = ready.filter(|file| module::load(file).is_ok()) {
             return Ok(ready);
         }
-        let installed = Path::new("/lib/modules").join(running::release()).join("extra/kerf.ko");
         let headers = self.headers.clone().unwrap_or_else(running::headers);
-        let file = if installed.is_file() && !headers.join("Makefile").is_file() {
-            installed
+        let file = if installed().is_file() && !headers.join("Makefile").is_file() {
+            installed()
         } else {
             build(Some(&headers), &home())?
         };

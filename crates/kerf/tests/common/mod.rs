@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::UNIX_EPOCH;
 
 use kerf_lab::{Cache, Kernel, Quiet};
 
@@ -23,10 +24,28 @@ pub fn done(output: &Output) -> String {
     text(&output.stdout)
 }
 
-/// A scope table with entries for these constants.
+/// A scope table with entries for these constants. What this `kerf` has built for another test is taken from there.
 pub fn table(dir: &Path, names: &[&str]) -> PathBuf {
     let table = dir.join("scope.db");
-    done(&kerf().args(["const", "build"]).args(names).arg("--table").arg(&table).output().expect("kerf starts"));
+    let program = fs::metadata(env!("CARGO_BIN_EXE_kerf")).expect("kerf");
+    let built = program.modified().expect("a time").duration_since(UNIX_EPOCH).expect("after 1970").as_nanos();
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("entries-{built}"));
+    fs::create_dir_all(&shared).expect("a directory");
+    let lock = fs::File::create(shared.join("lock")).expect("a file");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("a lock");
+    for name in names {
+        // A literal is named by its file.
+        let file = name.replace('/', "+");
+        let entry = shared.join(format!("{file}.json"));
+        if !entry.is_file() {
+            let own = dir.join(format!("{file}.db"));
+            done(&kerf().args(["const", "build", name, "--table"]).arg(&own).output().expect("kerf starts"));
+            let made = shared.join("half");
+            done(&kerf().args(["const", "export"]).arg(&made).arg("--table").arg(&own).output().expect("kerf starts"));
+            fs::rename(made, &entry).expect("it can be renamed");
+        }
+        done(&kerf().args(["const", "import"]).arg(&entry).arg("--table").arg(&table).output().expect("kerf starts"));
+    }
     table
 }
 
@@ -59,6 +78,13 @@ pub fn small_module(dir: &Path, name: &str, code: &str) -> PathBuf {
 
 /// Runs a script in a guest that is described by more options of `kerf lab run`, and gives its output. Files go to these places.
 pub fn run(options: &[&str], files: &[(&Path, &str)], script: &str) -> String {
+    let said = done(&try_run(options, files, script));
+    let said: serde_json::Value = serde_json::from_str(&said).expect("one JSON object");
+    said["stdout"].as_str().expect("text").to_owned()
+}
+
+/// As [`run`], but gives what `kerf lab run` has said and how it ended.
+pub fn try_run(options: &[&str], files: &[(&Path, &str)], script: &str) -> Output {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("script");
     fs::write(&file, script).expect("it can be written");
@@ -68,9 +94,7 @@ pub fn run(options: &[&str], files: &[(&Path, &str)], script: &str) -> String {
     for (host, guest) in files.iter().chain(&[(file.as_path(), "/script")]) {
         command.arg("--file").arg(format!("{}:{guest}", host.display()));
     }
-    let said = done(&command.args(["--", "sh", "/script"]).output().expect("kerf starts"));
-    let said: serde_json::Value = serde_json::from_str(&said).expect("one JSON object");
-    said["stdout"].as_str().expect("text").to_owned()
+    command.args(["--", "sh", "/script"]).output().expect("kerf starts")
 }
 
 /// `t COMMAND…` runs a command so that [`blocks`] can tell what it said and how it ended.

@@ -83,13 +83,13 @@ fn a_machine_is_tuned_at_boot_and_left_without_a_trace() {
     let cloud = plain.replace("-amd64", "-cloud-amd64");
     fs::write(path("50-life.toml"), DROP_IN).expect("it can be written");
     fs::write(path("held-up.conf"), HELD_UP).expect("it can be written");
-    let (deb, table) = (package(dir.path()), table(dir.path(), &["BLK_MAX_REQUEST_COUNT"]));
+    let table = table(dir.path(), &["BLK_MAX_REQUEST_COUNT"]);
     let modules = [module(dir.path()), module_of(&cloud, &path("cloud"))];
     let image = path("debian.ext4");
     let extra = [&plain, &cloud].map(|release| format!("/lib/modules/{release}/extra/kerf.ko"));
     root(
         &image,
-        &[&deb],
+        &[package()],
         &[
             (&path("50-life.toml"), "/etc/kerf.d/50-life.toml"),
             (&path("held-up.conf"), "/etc/systemd/system/kerf.service.d/held-up.conf"),
@@ -106,11 +106,13 @@ fn a_machine_is_tuned_at_boot_and_left_without_a_trace() {
     check(OTHER_KERNEL, &other);
     assert_eq!(blocks(&other)[1].1.lines().count(), 1, "only this unit failed: {other}");
 
-    let removed = boot(&image, &["--append", "kerf.off"], &[(&xtask(), "/xtask")], &[PRELUDE, WORDS, &script(REMOVED)].concat());
+    let removed =
+        boot(&image, &["--append", "kerf.off"], &[(&xtask(), "/xtask")], &[PRELUDE, WORDS, &script(REMOVED)].concat());
     check(REMOVED, &removed);
     let left = blocks(&removed).into_iter().find(|(command, ..)| command == "left").expect("a block").1;
     // The lab's own: the unit that runs this script, and what it was brought along in.
-    let others: Vec<&str> = left.lines().filter(|line| !line.contains("kerf-lab") && !line.ends_with("/script")).collect();
+    let others: Vec<&str> =
+        left.lines().filter(|line| !line.contains("kerf-lab") && !line.ends_with("/script")).collect();
     assert_eq!(others, [""; 0], "nothing is left");
 }
 

@@ -16,8 +16,10 @@ use crate::running;
 pub enum Module {
     /// It answers.
     Ready,
-    /// It is not loaded.
+    /// It is not loaded, and must be built first.
     Missing,
+    /// It is not loaded, but this file is there.
+    Built(PathBuf),
     /// It is loaded, but only root may ask it.
     Hidden,
     /// It is there but cannot be used; the text says why.
@@ -126,7 +128,7 @@ fn loaded_module() -> Module {
         Err(LiveError::NoModule) if module::is_loaded() => {
             Module::Unusable("it is loaded, but /dev/kerf is not there".into())
         }
-        Err(LiveError::NoModule) => Module::Missing,
+        Err(LiveError::NoModule) => super::super::module::ready().map_or(Module::Missing, Module::Built),
         Err(LiveError::NotPermitted) => Module::Hidden,
         Err(error) => Module::Unusable(error.to_string()),
     }

@@ -99,7 +99,7 @@ fn options(machine: &Machine) -> Vec<Finding> {
 fn btf(machine: &Machine) -> Finding {
     let found = if machine.btf { "/sys/kernel/btf/vmlinux" } else { "/sys/kernel/btf/vmlinux is not there" };
     // A loaded module has them from the kernel itself.
-    let needed_for = if machine.module == Module::Missing { "set" } else { "build" };
+    let needed_for = if matches!(machine.module, Module::Missing | Module::Built(_)) { "set" } else { "build" };
     let remedy = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, as Debian's are";
     finding("types (BTF)", machine.btf, needed_for, found, remedy)
 }
@@ -129,7 +129,7 @@ fn headers(machine: &Machine) -> Finding {
         Some(path) => path.display().to_string(),
         None => format!("/lib/modules/{}/build is not there", machine.release),
     };
-    // A loaded module needs no headers any more.
+    // A module that is loaded or built needs no headers any more.
     let needed_for = if machine.module == Module::Missing { "set" } else { "build" };
     let remedy = format!("apt install linux-headers-{}", machine.release);
     finding("kernel headers", machine.headers.is_some(), needed_for, found, &remedy)
@@ -162,10 +162,11 @@ fn built_by(version: &str) -> Option<String> {
 
 fn module(machine: &Machine) -> Finding {
     let (ok, found) = match &machine.module {
-        Module::Ready => (true, "loaded, of this build"),
-        Module::Hidden => (true, "loaded (only root may ask it)"),
-        Module::Missing => (false, "not loaded"),
-        Module::Unusable(why) => (false, why.as_str()),
+        Module::Ready => (true, "loaded, of this build".to_owned()),
+        Module::Hidden => (true, "loaded (only root may ask it)".to_owned()),
+        Module::Built(file) => (true, format!("not loaded; `kerf module load` takes {}", file.display())),
+        Module::Missing => (false, "not loaded".to_owned()),
+        Module::Unusable(why) => (false, why.clone()),
     };
     let remedy = match machine.module {
         Module::Unusable(_) => "kerf module unload && kerf module load",

@@ -26,6 +26,7 @@ pub mod governed;
 pub mod grep;
 pub mod layout;
 pub mod liveness;
+pub mod many;
 pub mod nmi;
 pub mod operation;
 mod parameters;

@@ -74,6 +74,13 @@ impl Site {
 pub enum Query {
     /// A macro, `static const`, enum member or variable.
     Name(String),
+    /// The same, of one file only.
+    NameIn {
+        /// Path relative to the top of the tree.
+        file: String,
+        /// Its name.
+        name: String,
+    },
     /// A token on a line.
     Line {
         /// Path relative to the top of the tree.
@@ -88,24 +95,24 @@ pub enum Query {
 }
 
 impl Query {
-    /// Reads a name, or `file:Lline:value[:index]`.
+    /// Reads a name, `file:name`, or `file:Lline:value[:index]`.
     pub fn parse(text: &str) -> Result<Query, ConstError> {
-        if !text.contains(':') {
-            let name = text.trim();
-            let valid = name
-                .chars()
-                .enumerate()
-                .all(|(i, c)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit()));
-            if name.is_empty() || !valid {
-                return Err(ConstError::BadQuery {
-                    query: text.into(),
-                    why: "a name is letters, digits and underscores".into(),
-                });
-            }
-            return Ok(Query::Name(name.into()));
-        }
         let bad = |why: &str| ConstError::BadQuery { query: text.into(), why: why.into() };
         let parts: Vec<&str> = text.split(':').collect();
+        if let [name] = parts[..] {
+            let name = name.trim();
+            return if is_name(name) {
+                Ok(Query::Name(name.into()))
+            } else {
+                Err(bad("a name is letters, digits and underscores"))
+            };
+        }
+        if let [file, name] = parts[..]
+            && file.contains('.')
+            && is_name(name)
+        {
+            return Ok(Query::NameIn { file: inside_tree(file).map_err(bad)?, name: name.into() });
+        }
         if !(3..=4).contains(&parts.len()) {
             return Err(bad("a place is written FILE:Lline:value:index, for example block/blk.h:L335:32:0"));
         }
@@ -118,12 +125,22 @@ impl Query {
                 i.parse().map_err(|_| bad("the last part counts the tokens of that value in the line, from 0"))?
             }
         };
-        let file = parts[0].trim_start_matches("./").to_string();
-        if file.is_empty() || file.starts_with('/') || file.split('/').any(|p| p == "..") {
-            return Err(bad("the file is a path relative to the top of the kernel source"));
-        }
-        Ok(Query::Line { file, line, value, index })
+        Ok(Query::Line { file: inside_tree(parts[0]).map_err(bad)?, line, value, index })
     }
+}
+
+fn is_name(text: &str) -> bool {
+    let fits = |(i, c): (usize, char)| c == '_' || c.is_ascii_alphabetic() || (i > 0 && c.is_ascii_digit());
+    !text.is_empty() && text.chars().enumerate().all(fits)
+}
+
+/// A path that leads out of the tree is refused.
+fn inside_tree(file: &str) -> Result<String, &'static str> {
+    let file = file.trim_start_matches("./");
+    if file.is_empty() || file.starts_with('/') || file.split('/').any(|part| part == "..") {
+        return Err("the file is a path relative to the top of the kernel source");
+    }
+    Ok(file.to_owned())
 }
 
 /// Reads a C integer literal with its suffix, or a decimal with a sign.
@@ -198,6 +215,14 @@ pub fn literals(text: &str) -> Vec<Literal> {
 pub fn find(tree: &Path, query: &Query) -> Result<Vec<Site>, ConstError> {
     match query {
         Query::Name(name) => find_name(tree, name),
+        Query::NameIn { file, name } => {
+            let sites = definitions(file, &grep::read_source(tree, file)?, name);
+            if sites.is_empty() {
+                let name = format!("{file}:{name}");
+                return Err(ConstError::UnknownName { name, suggestions: Vec::new() });
+            }
+            Ok(sites)
+        }
         Query::Line { file, line, value, index } => find_line(tree, file, *line, *value, *index).map(|s| vec![s]),
     }
 }

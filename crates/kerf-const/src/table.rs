@@ -13,8 +13,9 @@ use crate::error::ConstError;
 const APPLICATION: i32 = 0x4b45_5246;
 
 /// One step for each version of the schema (`user_version`); steps that were released never change.
-const STEPS: &[M<'_>] = &[M::up(
-    "CREATE TABLE entry (
+const STEPS: &[M<'_>] = &[
+    M::up(
+        "CREATE TABLE entry (
         build_id TEXT NOT NULL,
         id TEXT NOT NULL,
         name TEXT,
@@ -30,10 +31,36 @@ const STEPS: &[M<'_>] = &[M::up(
         PRIMARY KEY (build_id, id)
     ) STRICT;
     CREATE INDEX entry_name ON entry (name);",
-)];
+    ),
+    M::up(
+        "CREATE TABLE attempt (
+        build_id TEXT NOT NULL,
+        query TEXT NOT NULL,
+        failure TEXT,
+        seconds REAL NOT NULL,
+        PRIMARY KEY (build_id, query)
+    ) STRICT;",
+    ),
+];
+
+/// The oldest format that can be read as it is: later ones only have more tables.
+const READABLE: i64 = 1;
 
 /// How many look-alikes an error lists.
 const MOST_SUGGESTIONS: usize = 5;
+
+/// What came of a query of a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// The image's build id.
+    pub build_id: String,
+    /// The query, as it was written.
+    pub query: String,
+    /// Why there is no entry; nothing where there is one.
+    pub failure: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+}
 
 /// A scope table, open.
 #[derive(Debug)]
@@ -114,7 +141,7 @@ impl Table {
         if writable {
             self.connection.pragma_update(None, "application_id", APPLICATION).map_err(|e| problem(&self.path, &e))?;
             Migrations::from_slice(STEPS).to_latest(&mut self.connection).map_err(|e| migration(&self.path, e))
-        } else if version < known {
+        } else if version < READABLE {
             Err(self.refuse("it is empty or of an older format: `kerf const build NAME` brings it up to date"))
         } else {
             Ok(())
@@ -143,9 +170,21 @@ impl Table {
     /// # Errors
     /// If an entry has no build id, or the file cannot be written.
     pub fn store(&mut self, entries: &[Entry]) -> Result<(), ConstError> {
+        self.store_attempt(entries, None)
+    }
+
+    /// As [`Table::store`], and remembers in the same moment what came of a query.
+    ///
+    /// # Errors
+    /// As [`Table::store`].
+    pub fn store_attempt(&mut self, entries: &[Entry], attempt: Option<&Attempt>) -> Result<(), ConstError> {
         let path = &self.path;
         let failed = |e: rusqlite::Error| problem(path, &e);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        if let Some(Attempt { build_id, query, failure, seconds }) = attempt {
+            let sql = "INSERT OR REPLACE INTO attempt VALUES (?1, ?2, ?3, ?4)";
+            transaction.execute(sql, params![build_id, query, failure, seconds]).map_err(failed)?;
+        }
         for entry in entries {
             if entry.image.build_id.is_empty() {
                 let why = "its image has no build id, so it could not be told from other kernels".into();
@@ -173,6 +212,21 @@ impl Table {
                 .map_err(failed)?;
         }
         transaction.commit().map_err(failed)
+    }
+
+    /// Queries of one build that were tried before.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn attempts(&self, build_id: &str) -> Result<Vec<Attempt>, ConstError> {
+        let failed = |e: rusqlite::Error| problem(&self.path, &e);
+        let sql = "SELECT build_id, query, failure, seconds FROM attempt WHERE build_id = ?1 ORDER BY query";
+        let mut statement = self.connection.prepare(sql).map_err(failed)?;
+        let attempt = |row: &Row| -> rusqlite::Result<Attempt> {
+            Ok(Attempt { build_id: row.get(0)?, query: row.get(1)?, failure: row.get(2)?, seconds: row.get(3)? })
+        };
+        let rows = statement.query_map([build_id], attempt).map_err(failed)?;
+        rows.collect::<Result<_, _>>().map_err(failed)
     }
 
     /// All entries, or those of one build, in the order of their names.

@@ -132,14 +132,27 @@ mod tests {
     fn only_stamped_trees_are_prepared() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
+        let kernel = |release: &str, version: &str| Kernel {
+            release: release.into(),
+            version: version.into(),
+            vmlinuz: "/boot/vmlinuz".into(),
+            config: None,
+            modules_dir: None,
+            headers: None,
+            source: None,
+            root: "/".into(),
+        };
+        let plain = kernel("6.12.1+deb12-amd64", "6-1");
         let tree = cache.sources("6-1").join("linux-source-6");
-        assert_eq!(prepared(&cache, "6-1"), None);
+        assert_eq!(prepared(&cache, &plain), None);
         fs::create_dir_all(&tree).unwrap();
         fs::write(tree.join("Kbuild"), "").unwrap();
-        assert_eq!(prepared(&cache, "6-1"), None);
+        assert_eq!(prepared(&cache, &plain), None);
         fs::write(tree.join(STAMP), "").unwrap();
-        assert_eq!(prepared(&cache, "6-1"), Some(tree));
-        assert_eq!(prepared(&cache, ""), None);
+        assert_eq!(prepared(&cache, &plain), Some(tree));
+        assert_eq!(prepared(&cache, &kernel("6.12.1+deb12-amd64", "")), None);
+        let cloud = kernel("6.12.1+deb12-cloud-amd64", "6-1");
+        assert_eq!(prepared(&cache, &cloud), None, "it is configured in another way");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `kerf const build`: from names to entries.
 
+mod many;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,9 +24,14 @@ Examples:
   kerf const build net/ipv4/tcp_cubic.c:L405:3:0
   kerf const build SHRINK_BATCH --source /usr/src/linux-source-6.12 --image /boot/vmlinuz-6.12.43+deb12-amd64
   kerf const build SHRINK_BATCH --dry-run --json
+  kerf const build block/mq-deadline.c:write_expire
+  kerf const build --from constants.tsv --report classes.tsv
 
 Without --source and --image, the kernel that `kerf lab fetch --source` got is used, else the running one with the
-source in /usr/src. The exit code is 0 when every name was built, whatever its class.";
+source in /usr/src. The exit code is 0 when every name was built, whatever its class.
+
+A list has a name or place on each line, or columns divided by tabs under a header with `name`, and perhaps `file`. Each constant is stored
+when it is done: a run that was interrupted goes on where it was, and what was tried before is left out.";
 
 /// What is left of kept compilations after a build.
 const KEPT_BYTES: u64 = 4 << 30;
@@ -32,9 +39,18 @@ const KEPT_BYTES: u64 = 4 << 30;
 /// What to build, and from what.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Names, or places FILE:Lline:value:index (the index may be left out).
-    #[arg(required = true, value_name = "NAME")]
+    /// Names, names of one file FILE:NAME, or places FILE:Lline:value:index (the index may be left out).
+    #[arg(required_unless_present = "list", value_name = "NAME")]
     names: Vec<String>,
+    /// Build a list of constants, on all processors; `-` reads it from standard input.
+    #[arg(long = "from", value_name = "FILE", conflicts_with_all = ["names", "dry_run"])]
+    list: Option<PathBuf>,
+    /// With --from: also what was tried before.
+    #[arg(long, requires = "list")]
+    again: bool,
+    /// With --from: write a line for each constant, columns divided by tabs: query, class, spans, seconds, reason.
+    #[arg(long, value_name = "FILE", requires = "list")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     from: FromArgs,
     #[command(flatten)]
@@ -167,6 +183,11 @@ impl BuildArgs {
         if self.anew {
             opened.tree = opened.tree.keeping_nothing();
         }
+        if let Some(file) = &self.list {
+            let (table, report, again, json) = (&self.table, self.report.as_deref(), self.again, self.json);
+            let built = many::build(&opened, &many::Wanted { file, table, again, report, json });
+            return self.pruned(&opened, built.with_context(|| format!("build the constants of {}", file.display())));
+        }
         let mut built = Vec::new();
         let mut first_error = 0;
         for name in &self.names {
@@ -179,11 +200,16 @@ impl BuildArgs {
                 }
             }
         }
+        let printed = self.print(&built).context("print the entries");
+        self.pruned(&opened, printed.map(|()| first_error))
+    }
+
+    /// The result, once no more compilations are kept than should be.
+    fn pruned<T>(&self, opened: &Opened, result: T) -> T {
         if let Some(kept) = opened.tree.kept() {
             kept.prune(KEPT_BYTES);
         }
-        self.print(&built).context("print the entries")?;
-        Ok(first_error)
+        result
     }
 
     fn build(&self, opened: &Opened, name: &str) -> Result<Vec<Built>, ConstError> {

@@ -229,7 +229,10 @@ mod tests {
         let mut folder = Folder::parse(Path::new("/policies/p"), text, Vec::new()).unwrap();
         let found = figures(OUTPUT).unwrap();
         assert_eq!(complaints(&folder, &found), ["p: gone was not measured"]);
-        assert_eq!(rows(&folder, &found).iter().map(|row| row.value).collect::<Vec<_>>(), [32.0, 2.0]);
+        assert_eq!(
+            rows(&folder, &folder.figures[..1], &found).iter().map(|row| row.value).collect::<Vec<_>>(),
+            [32.0, 2.0]
+        );
         folder.figures[0].direction = Direction::More;
         assert_eq!(complaints(&folder, &found)[1], "p: batch is 32 stock and 2 tuned, not more");
         assert!(Direction::Same.holds(100.0, 90.0) && !Direction::Same.holds(100.0, 60.0));

@@ -1,0 +1,138 @@
+//! Works through a list of constants: each is stored when it is done, so a run that is interrupted goes on where it was.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::build::{Input, build};
+use crate::entry::Entry;
+use crate::error::ConstError;
+use crate::site::Query;
+use crate::table::{Attempt, Table};
+use crate::variants::in_parallel;
+
+/// What came of one query.
+#[derive(Debug)]
+pub struct Done {
+    /// The query, as it was written.
+    pub query: String,
+    /// Its entries, or why there are none.
+    pub result: Result<Vec<Entry>, ConstError>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Reads a list: a query a line, or columns divided by tabs under a header in which `name`, and perhaps `file`, stand. What begins with `#`
+/// is left out, and a query that comes twice counts once.
+///
+/// # Errors
+/// [`ConstError::BadQuery`] with the number of the line.
+pub fn read_list(text: &str) -> Result<Vec<String>, ConstError> {
+    let mut lines =
+        (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')).peekable();
+    let columns: Vec<&str> =
+        lines.peek().map(|(_, line)| line.split('\t').map(str::trim).collect()).unwrap_or_default();
+    let name = columns.iter().position(|column| *column == "name");
+    let file = name.and_then(|_| columns.iter().position(|column| *column == "file"));
+    if name.is_some() {
+        lines.next();
+    }
+    let mut seen = BTreeSet::new();
+    let mut queries = Vec::new();
+    for (number, line) in lines {
+        let fields: Vec<&str> = line.split('\t').map(str::trim).collect();
+        let name = fields.get(name.unwrap_or(0)).copied().unwrap_or_default();
+        let query = match file.and_then(|column| fields.get(column)).filter(|file| !file.is_empty()) {
+            Some(file) if !name.contains(':') => format!("{file}:{name}"),
+            _ => name.to_owned(),
+        };
+        Query::parse(&query).map_err(|error| match error {
+            ConstError::BadQuery { query, why } => {
+                ConstError::BadQuery { query, why: format!("{why} (line {number})") }
+            }
+            other => other,
+        })?;
+        if seen.insert(query.clone()) {
+            queries.push(query);
+        }
+    }
+    Ok(queries)
+}
+
+/// The queries that were not tried before for this image.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn remaining(input: &Input, table: &Table, queries: &[String]) -> Result<Vec<String>, ConstError> {
+    let tried: BTreeSet<String> = table.attempts(&build_id(input))?.into_iter().map(|attempt| attempt.query).collect();
+    Ok(queries.iter().filter(|query| !tried.contains(*query)).cloned().collect())
+}
+
+fn build_id(input: &Input) -> String {
+    input.image.build_id().map(|id| id.to_string()).unwrap_or_default()
+}
+
+/// Builds all of them, on all processors, and tells of each when it is stored. One that fails does not keep the others.
+///
+/// # Errors
+/// The first one that the table gave; the rest was built nevertheless.
+pub fn build_all(
+    input: &Input,
+    table: Table,
+    queries: &[String],
+    tell: &(dyn Fn(&Done) + Sync),
+) -> Result<(), ConstError> {
+    let (table, build_id) = (Mutex::new(table), build_id(input));
+    let results = in_parallel(queries.len(), |n| {
+        let done = try_one(input, &queries[n]);
+        let stored = store(&table, &build_id, &done);
+        tell(&done);
+        stored
+    });
+    results.into_iter().collect()
+}
+
+fn try_one(input: &Input, query: &str) -> Done {
+    let start = Instant::now();
+    let attempt = || Query::parse(query).and_then(|parsed| build(input, &parsed));
+    // Nothing that the attempt could have left half-done is used by another one.
+    let result = catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+    Done { query: query.to_owned(), result, seconds: start.elapsed().as_secs_f64() }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> ConstError {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    ConstError::Internal(text.unwrap_or("the analysis stopped without a word").to_owned())
+}
+
+fn store(table: &Mutex<Table>, build_id: &str, done: &Done) -> Result<(), ConstError> {
+    let failure = done.result.as_ref().err().map(ToString::to_string);
+    let attempt = Attempt { build_id: build_id.to_owned(), query: done.query.clone(), failure, seconds: done.seconds };
+    let entries = done.result.as_deref().unwrap_or_default();
+    let mut table = table.lock().map_err(|_| ConstError::Internal("another thread stopped while it wrote".into()))?;
+    table.store_attempt(entries, Some(&attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_names_or_columns() {
+        assert_eq!(read_list("# mine\nA\n\n B \nA\nb/c.h:L3:4:0\n").unwrap(), ["A", "B", "b/c.h:L3:4:0"]);
+        let columns = "name\tfile\tline\nA\tblock/a.h\t3\nB\t\t4\nb.c:L1:2:0\tb.c\n";
+        assert_eq!(read_list(columns).unwrap(), ["block/a.h:A", "B", "b.c:L1:2:0"]);
+        assert_eq!(read_list("file\tname\nx/y.c\tZ\n").unwrap(), ["x/y.c:Z"]);
+        assert!(read_list("").unwrap().is_empty());
+        let error = read_list("A\n\n1x\n").unwrap_err().to_string();
+        assert!(error.contains("1x") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_like_others() {
+        let error = panicked(catch_unwind(|| panic!("out of {}", "range")).unwrap_err().as_ref());
+        assert!(error.to_string().contains("out of range"), "{error}");
+    }
+}

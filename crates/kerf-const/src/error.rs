@@ -31,6 +31,20 @@ pub enum ConstError {
         /// The source tree.
         tree: PathBuf,
     },
+    /// A path of the tree from which nothing is compiled.
+    #[error("nothing in `{path}` is compiled with this configuration: name another file or directory")]
+    NotCompiled {
+        /// What was typed.
+        path: String,
+    },
+    /// The history of a work tree cannot be read.
+    #[error("git cannot say how often values changed in {}: it ended with {status}", tree.display())]
+    History {
+        /// The tree.
+        tree: PathBuf,
+        /// How git ended.
+        status: String,
+    },
     /// The file is shorter.
     #[error("`{file}` has {lines} lines, there is no line {line}")]
     NoSuchLine {

@@ -33,6 +33,7 @@ mod parameters;
 pub mod prove;
 pub mod recheck;
 pub mod safe_span;
+pub mod scan;
 pub mod sensitive;
 pub mod site;
 pub mod span;

@@ -284,7 +284,7 @@ pub fn definitions(file: &str, text: &str, name: &str) -> Vec<Site> {
 }
 
 /// The part of a definition that is its value: without comments and white space at the end.
-fn body(text: &str, range: Range<usize>) -> Option<Range<usize>> {
+pub(crate) fn body(text: &str, range: Range<usize>) -> Option<Range<usize>> {
     let mut part = &text[range.clone()];
     for mark in ["/*", "//"] {
         if let Some(at) = part.find(mark) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use regex::Regex;
 
@@ -20,7 +20,11 @@ pub struct Tree {
     commands: Mutex<HashMap<String, Vec<String>>>,
     make: Mutex<()>,
     kept: Option<Kept>,
+    rules: Mutex<HashMap<String, Arc<Vec<Rule>>>>,
 }
+
+/// `variable += words` of a Makefile, with `y` or `m` for how it is built.
+type Rule = (String, char, Vec<String>);
 
 /// Where the build puts the code of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,7 @@ impl Tree {
             commands: Mutex::default(),
             make: Mutex::default(),
             kept: None,
+            rules: Mutex::default(),
         })
     }
 
@@ -119,14 +124,26 @@ impl Tree {
         Some(text.replace("\\\n", " "))
     }
 
-    /// The rules `variable += words` of a Makefile whose condition holds; conditions are `$(CONFIG_X)` in the name.
-    fn rules(&self, directory: &str) -> Vec<(String, char, Vec<String>)> {
-        let Some(text) = self.makefile(directory) else { return Vec::new() };
-        let Ok(rule) = Regex::new(
-            r"^\s*([\w./-]+?)-(y|m|objs|\$\(CONFIG_(\w+)\)|\$\(subst m,y,\$\(CONFIG_(\w+)\)\))\s*[:+]?=\s*(.*)$",
-        ) else {
-            return Vec::new();
-        };
+    /// The rules of a directory's Makefile whose condition holds; conditions are `$(CONFIG_X)` in the name. Read once.
+    fn rules(&self, directory: &str) -> Arc<Vec<Rule>> {
+        if let Some(known) = self.rules.lock().ok().and_then(|rules| rules.get(directory).cloned()) {
+            return known;
+        }
+        let rules = Arc::new(self.makefile(directory).map(|text| self.parse_rules(&text)).unwrap_or_default());
+        if let Ok(mut known) = self.rules.lock() {
+            known.insert(directory.into(), rules.clone());
+        }
+        rules
+    }
+
+    fn parse_rules(&self, text: &str) -> Vec<Rule> {
+        static RULE: LazyLock<Option<Regex>> = LazyLock::new(|| {
+            Regex::new(
+                r"^\s*([\w./-]+?)-(y|m|objs|\$\(CONFIG_(\w+)\)|\$\(subst m,y,\$\(CONFIG_(\w+)\)\))\s*[:+]?=\s*(.*)$",
+            )
+            .ok()
+        });
+        let Some(rule) = RULE.as_ref() else { return Vec::new() };
         text.lines()
             .filter_map(|line| {
                 let c = rule.captures(line.split('#').next().unwrap_or(""))?;
@@ -143,9 +160,10 @@ impl Tree {
     }
 
     fn object_destination(&self, directory: &str, base: &str, depth: u8) -> Destination {
-        let wanted = format!("{base}.o");
-        for (variable, state, words) in self.rules(directory) {
-            if !words.contains(&wanted) {
+        // A list of objects may be a part of another list: `obj-y := $(mmu-y)`.
+        let wanted = [format!("{base}.o"), format!("$({base}-y)")];
+        for (variable, state, words) in self.rules(directory).iter() {
+            if !words.iter().any(|word| wanted.contains(word)) {
                 continue;
             }
             match (variable.as_str(), state) {
@@ -173,12 +191,12 @@ impl Tree {
     fn directory_state(&self, directory: &str) -> Destination {
         let Some((above, last)) = directory.rsplit_once('/') else { return Destination::Core };
         let entered = format!("{last}/");
-        for (variable, state, words) in self.rules(above) {
+        for (variable, state, words) in self.rules(above).iter() {
             if matches!(variable.as_str(), "obj" | "lib" | "core" | "drivers" | "net" | "libs")
                 && words.contains(&entered)
             {
                 let outer = self.directory_state(above);
-                return if outer == Destination::Core && state == 'm' {
+                return if outer == Destination::Core && *state == 'm' {
                     Destination::Module(last.into())
                 } else {
                     outer
@@ -308,7 +326,7 @@ mod tests {
         fs::write(root.join(".config"), "CONFIG_X=m\nCONFIG_A=y\n").unwrap();
         fs::write(
             root.join("fs/Makefile"),
-            "obj-y := open.o \\\n  read.o\nobj-$(CONFIG_X) += x/\nobj-$(CONFIG_OFF) += off.o\n",
+            "obj-y := open.o \\\n  read.o\nobj-$(CONFIG_X) += x/\nobj-$(CONFIG_OFF) += off.o\nmm-$(CONFIG_A) := gather.o\nobj-y += $(mm-y)\n",
         )
         .unwrap();
         fs::write(
@@ -320,6 +338,7 @@ mod tests {
         assert_eq!(tree.version(), "6.1.2");
         assert_eq!(tree.destination("fs/read.c"), Destination::Core);
         assert_eq!(tree.destination("fs/off.c"), Destination::Nowhere);
+        assert_eq!(tree.destination("fs/gather.c"), Destination::Core);
         assert_eq!(tree.destination("fs/x/inode.c"), Destination::Module("xfs".into()));
         assert_eq!(tree.destination("fs/x/acl.c"), Destination::Module("xfs".into()));
         assert_eq!(tree.destination("fs/x/b.c"), Destination::Nowhere);

@@ -139,6 +139,7 @@ impl ExitCode {
             ConstError::BadQuery { .. }
             | ConstError::UnknownName { .. }
             | ConstError::NoSuchFile { .. }
+            | ConstError::NotCompiled { .. }
             | ConstError::NoSuchLine { .. }
             | ConstError::NoSuchValue { .. } => ExitCode::NotFound,
             ConstError::OutsideDomain { .. } => ExitCode::OutsideDomain,

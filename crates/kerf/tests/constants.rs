@@ -122,6 +122,36 @@ fn sites_are_found_by_name_place_and_pattern() {
 }
 
 #[test]
+fn a_scan_lists_what_can_be_built() {
+    let place = Place::new();
+    let tree = tree(&place);
+    let text = "#define REFILL_BATCH 32 /* at a time */\nint f(struct s *s) { s->budget = REFILL_BATCH; return 0; }\n";
+    fs::write(tree.join("block/Makefile"), "obj-y := b.o\n").expect("it can be written");
+    fs::write(tree.join("block/b.c"), text).expect("it can be written");
+    let scan = |words: &[&str]| {
+        let mut command = kerf();
+        command.args(["const", "find", "--source"]).arg(&tree).args(words).output().expect("kerf starts")
+    };
+    let found: Value = serde_json::from_str(&done(&scan(&["--scan", "block", "--json"]))).expect("an object");
+    let candidate = &found["candidates"][0];
+    assert_eq!(found["history"], false);
+    assert_eq!(candidate["site"], "block/b.c:L1:32:0");
+    assert_eq!((&candidate["name"], &candidate["uses"]), (&json!("REFILL_BATCH"), &json!(1)));
+    assert_eq!((&candidate["comment"], &candidate["changes"]), (&json!("at a time"), &Value::Null));
+    assert_eq!(candidate["reasons"], json!([{ "kind": "batch", "because": "sets s->budget" }]));
+    let table = done(&scan(&["--scan"]));
+    assert!(table.contains("REFILL_BATCH = 32") && table.contains("no git work tree"), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    let none: Value = serde_json::from_str(&done(&scan(&["--scan", "--json", "--limit", "0"]))).expect("an object");
+    assert_eq!(none["candidates"], json!([]));
+    refused(&scan(&["--scan", "block/missing.c"]), 10, "`block/missing.c` is not in");
+    refused(&scan(&["--scan", "block/a.c"]), 10, "nothing in `block/a.c` is compiled");
+    for words in [&["A", "B"][..], &["--limit", "3", "A"], &[]] {
+        assert_eq!(scan(words).status.code(), Some(2), "{words:?}");
+    }
+}
+
+#[test]
 fn what_is_not_in_the_source_is_refused() {
     let place = Place::new();
     for (query, words) in [

@@ -4,6 +4,7 @@ mod cases;
 mod constants;
 mod domain;
 mod headers;
+mod scan;
 mod spans;
 pub mod switch;
 pub mod transitions;
@@ -50,6 +51,8 @@ enum Name {
     Domain,
     /// Units that use a header's constant: what kerf says against all units of the kernel.
     Headers,
+    /// What `kerf const find --scan` lists: how much of it is right, and how much of a list it finds.
+    Scan,
     /// Safe spans of the proved constants: their sizes, and whether a running kernel uses a value outside of them.
     Spans,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
@@ -94,6 +97,7 @@ impl BenchArgs {
                 ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
+            Name::Scan => ("scan", scan::run()?),
             Name::Transitions => ("transitions", transitions::run(&workspace, self.first)?),
             Name::Spans => {
                 let (constants, only) = (self.first, self.only);

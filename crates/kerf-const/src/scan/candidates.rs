@@ -78,8 +78,9 @@ pub fn scan(tree: &Tree, wanted: &Wanted, progress: &dyn Progress) -> Result<Vec
     let compiled = files::compiled(tree)?;
     let listed = listed(tree, &compiled, &wanted.paths)?;
     let mut facts = read(tree, &listed, None, progress)?;
-    if !wanted.paths.is_empty() {
-        let names = shared_names(&listed, &facts);
+    let names = if wanted.paths.is_empty() { Vec::new() } else { shared_names(&listed, &facts) };
+    // No word is in every file.
+    if !names.is_empty() {
         let inside: HashSet<&String> = listed.iter().collect();
         let others: Vec<String> = grep::files_with_words(tree.root(), &names)?
             .into_iter()
@@ -160,10 +161,13 @@ fn shared_names(files: &[String], facts: &[(String, Facts)]) -> Vec<String> {
     names
 }
 
+/// The file and line of a use, and what it is for.
+type Used<'a> = (&'a str, u32, Option<&'a Context>);
+
 /// All definitions and uses by name.
 struct Index<'a> {
     definitions: HashMap<&'a str, Vec<(&'a str, &'a Definition)>>,
-    uses: HashMap<&'a str, Vec<(&'a str, u32, Option<&'a Context>)>>,
+    uses: HashMap<&'a str, Vec<Used<'a>>>,
     /// Names that are made of a name, with the file that makes them.
     carriers: HashMap<&'a str, Vec<(&'a str, &'a str)>>,
 }
@@ -208,7 +212,7 @@ impl<'a> Index<'a> {
     }
 
     /// All uses of a name as one file defines it, through the names that are made of it.
-    fn uses_of(&self, name: &'a str, file: &'a str) -> Vec<(&'a str, u32, Option<&'a Context>)> {
+    fn uses_of(&self, name: &'a str, file: &'a str) -> Vec<Used<'a>> {
         let mut found = Vec::new();
         let mut pending = vec![(name, file, 0)];
         let mut seen = HashSet::from([name]);

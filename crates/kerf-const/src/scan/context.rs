@@ -124,11 +124,13 @@ pub fn classify(around: &[Node<'_>], leaf: Node<'_>, source: &str) -> Option<Con
                     _ => timed |= is_time(other),
                 }
             }
-            "conditional_expression" => {
-                if outer.child_by_field_name("condition").is_some_and(|c| c.id() == inner.id()) {
-                    return None;
-                }
+            "conditional_expression"
+                if outer.child_by_field_name("condition").is_some_and(|c| c.id() == inner.id()) =>
+            {
+                return None;
             }
+            // One of its two values.
+            "conditional_expression" => {}
             "argument_list" => argument = inner,
             "call_expression" => {
                 let name = outer.child_by_field_name("function").map(text).unwrap_or_default();

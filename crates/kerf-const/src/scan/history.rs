@@ -36,7 +36,7 @@ pub fn changes(tree: &Path, candidates: &[Candidate]) -> Result<Option<Vec<u32>>
         "--no-ext-diff",
         "--no-renames",
         "--relative",
-        "--format=commit",
+        "--format=tformat:commit",
         "-p",
         "-U0",
         "--",

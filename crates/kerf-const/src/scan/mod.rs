@@ -11,3 +11,6 @@ mod value;
 pub mod words;
 
 pub use candidates::{Candidate, Place, Progress, Wanted, scan};
+
+#[cfg(test)]
+mod tests;

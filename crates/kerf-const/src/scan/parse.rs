@@ -108,9 +108,10 @@ impl Reader {
             body.trim_start().starts_with("do") || body.trim_start().starts_with('{') || body.contains(';');
         let text = if statements { text.replacen("return", "", 1) } else { text };
         let Some(tree) = self.parser.parse(&text, None) else { return };
-        let local = walk.local.clone();
+        let local = std::mem::take(&mut walk.local);
         let mut inner = Walk { source: &text, facts: Facts::default(), local, bodies: Vec::new(), shift: line - 1 };
         inner.tree(&tree);
+        walk.local = inner.local;
         walk.facts.uses.append(&mut inner.facts.uses);
     }
 }
@@ -188,11 +189,7 @@ impl<'a> Walk<'a> {
                 }
                 return false;
             }
-            "comment" | "string_literal" | "preproc_include" | "struct_specifier"
-                if node.kind() != "struct_specifier" =>
-            {
-                return false;
-            }
+            "comment" | "string_literal" | "preproc_include" => return false,
             _ => {}
         }
         true

@@ -36,6 +36,7 @@ impl Evaluator<'_> {
             "PAGE_SHIFT" => 12,
             "BITS_PER_LONG" => 64,
             "SECTOR_SHIFT" => 9,
+            _ if name.starts_with("SZ_") => return size(name),
             _ => return self.at_depth(&(self.lookup)(name)?, depth + 1),
         };
         Some(known)
@@ -56,6 +57,15 @@ impl Evaluator<'_> {
             _ => return None,
         })
     }
+}
+
+/// The value of `SZ_64K` and the like.
+fn size(name: &str) -> Option<i128> {
+    let digits = name.strip_prefix("SZ_")?;
+    let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
+    let unit = units.iter().find_map(|(letter, shift)| Some((digits.strip_suffix(letter)?, *shift)));
+    let (digits, shift) = unit.unwrap_or((digits, 0));
+    Some(digits.parse::<i128>().ok()? << shift)
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -230,7 +240,6 @@ mod tests {
             "HZ" => Some("CONFIG_HZ".to_owned()),
             "CONFIG_HZ" => Some("250".to_owned()),
             "LOOP" => Some("(LOOP + 1)".to_owned()),
-            "SZ_1M" => Some("0x00100000".to_owned()),
             _ => None,
         };
         Evaluator { lookup: &lookup }.value(text)
@@ -249,6 +258,7 @@ mod tests {
             ("(NSEC_PER_SEC >> 5)", 31_250_000),
             ("DIV_ROUND_UP(HZ, 250)", 1),
             ("SZ_1M / PAGE_SIZE", 256),
+            ("SZ_512", 512),
             ("(1U << \\\n 10)", 1024),
             ("min_t(unsigned long, 3, 2UL)", 2),
             ("-3 + 5", 2),

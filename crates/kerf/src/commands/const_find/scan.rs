@@ -12,6 +12,12 @@ use crate::print::{self, Spinner};
 /// As many as a person looks through.
 const LIMIT: usize = 40;
 
+/// So many places of use are shown.
+const PLACES: usize = 2;
+
+/// So much of a comment is shown, in characters.
+const COMMENT: usize = 80;
+
 /// A bar from when it is known how many files there are.
 #[derive(Default)]
 struct Bar(OnceLock<Spinner>);
@@ -117,7 +123,21 @@ fn place(candidate: &Candidate) -> String {
     if candidate.site.contains(':') { candidate.site.clone() } else { format!("{}:L{}", place.file, place.line) }
 }
 
+/// The reasons, the comment, and where it is used.
 fn why(candidate: &Candidate) -> String {
     let reasons = candidate.reasons.iter().map(|reason| format!("{}: {}", reason.kind.word(), reason.because));
-    reasons.collect::<Vec<_>>().join("\n")
+    let comment = candidate.comment.iter().map(|comment| format!("“{}”", short(comment)));
+    let shown = if candidate.name.is_some() { PLACES } else { 0 };
+    let places = candidate.uses.iter().take(shown).map(|place| format!("at {}:{}", place.file, place.line));
+    let rest = candidate.uses.len().saturating_sub(shown);
+    let more = (shown > 0 && rest > 0).then(|| format!("and {rest} more"));
+    reasons.chain(comment).chain(places).chain(more).collect::<Vec<_>>().join("\n")
+}
+
+/// The beginning of a comment.
+fn short(comment: &str) -> String {
+    match comment.char_indices().nth(COMMENT) {
+        Some((end, _)) => format!("{}…", comment.get(..end).unwrap_or(comment)),
+        None => comment.to_owned(),
+    }
 }

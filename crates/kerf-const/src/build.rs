@@ -163,7 +163,7 @@ fn narrow(site: &Site) -> Option<Site> {
 }
 
 /// Whether a text is one function call with one number as its argument.
-fn is_call(text: &str) -> bool {
+pub(crate) fn is_call(text: &str) -> bool {
     let text = text.trim();
     let Some((name, rest)) = text.split_once('(') else { return false };
     let plain = !name.is_empty() && name.trim().chars().all(|c| c.is_ascii_alphanumeric() || c == '_');

@@ -7,6 +7,7 @@ use super::parse::{Definition, Facts, Number, Reader};
 use super::reasons::{self, Evidence, Reason};
 use super::value::Evaluator;
 use super::{files, words};
+use crate::build::is_call;
 use crate::error::ConstError;
 use crate::grep;
 use crate::site::{SiteKind, literals, parse_integer};
@@ -340,6 +341,7 @@ fn finish(tree: &Tree, found: &mut Vec<Candidate>) -> Result<(), ConstError> {
             at += line.len() + 1;
         }
         for candidate in &mut found[start..end] {
+            narrow(candidate);
             let (begin, line) = lines.get(candidate.place.line as usize - 1).copied().unwrap_or_default();
             candidate.site = site(candidate, begin, line);
         }
@@ -355,6 +357,16 @@ fn finish(tree: &Tree, found: &mut Vec<Candidate>) -> Result<(), ConstError> {
     let mut seen = HashSet::new();
     found.retain(|c| seen.insert(c.site.clone()));
     Ok(())
+}
+
+/// `f(2)`: what is built is the argument.
+fn narrow(candidate: &mut Candidate) {
+    if is_call(&candidate.text)
+        && let Some(argument) = literals(&candidate.text).first()
+    {
+        candidate.value = Some(argument.value);
+        candidate.text = candidate.text[argument.range.clone()].to_owned();
+    }
 }
 
 /// `file:Lline:value:index`; the name where these would mean something else.

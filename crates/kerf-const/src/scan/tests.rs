@@ -182,11 +182,11 @@ fn a_whole_source_is_listed() {
 #[test]
 fn what_is_listed_can_be_built() {
     let text = "#define A_BATCH\t16 /* 16 */\n#define B_DELAY (HZ / 5)\n#define C_LIMIT min(8, 16)\n#define D_BATCH \\\n\t(3 * 4)\n\
-                enum { E_BATCH = 7, F_BATCH = 7 };\nstatic const int g_batch = 2 * 3;\nint f(struct s *s)\n{\n\ts->batch = 7; s->budget = 7;\n\
-                \tstart_batch(s, A_BATCH, B_DELAY, C_LIMIT, D_BATCH, E_BATCH, F_BATCH, g_batch);\n}\n";
+                enum { E_BATCH = 7, F_BATCH = 7 };\nstatic const int g_batch = 2 * 3;\n#define H_DELAY msecs_to_jiffies(20)\nint f(struct s *s)\n{\n\ts->batch = 7; s->budget = 7;\n\
+                \tstart_batch(s, A_BATCH, B_DELAY, C_LIMIT, D_BATCH, E_BATCH, F_BATCH, g_batch, H_DELAY);\n}\n";
     let (_dir, tree) = tree(&[("mm/a.c", text)]);
     let found = scan(&tree, &Wanted::default(), &()).unwrap();
-    assert_eq!(found.len(), 9, "{}", listing(&found));
+    assert_eq!(found.len(), 10, "{}", listing(&found));
     found.iter().for_each(|candidate| can_be_built(tree.root(), candidate));
 }
 
@@ -230,6 +230,8 @@ fn known_constants_of_the_kernel_are_listed() {
         ("BLK_MAX_REQUEST_COUNT", 32),
         ("BLK_PLUG_FLUSH_SIZE", 131_072),
         ("MAX_SOFTIRQ_RESTART", 10),
+        // `msecs_to_jiffies(2)`
+        ("MAX_SOFTIRQ_TIME", 2),
         ("SHRINK_BATCH", 128),
         ("HYSTART_DELAY_MIN", 4000),
         ("HYSTART_MIN_SAMPLES", 8),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use kerf_const::scan::{self, Candidate, Wanted, reasons};
 use kerf_const::tree::Tree;
 
-/// Candidates that were judged by reading the source.
+/// Candidates that a reader has judged.
 const SAMPLE: &str = include_str!("../../data/scan-sample.tsv");
 
 /// Constants that are known to govern performance, collected without the scanner.

@@ -20,6 +20,14 @@ use std::time::Duration;
 /// How long the rest of the command's output may take after every process is gone.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// Opens the virtio-serial port of this name, which the machine has been given.
+///
+/// # Errors
+/// When there is none.
+pub fn port(name: &str) -> io::Result<File> {
+    ports::open(name)
+}
+
 /// Whether this process is the first one of a guest that the lab has started.
 ///
 /// Being process 1 is not enough: the first process of a container is that too.

@@ -31,6 +31,22 @@ pub enum ProfileError {
         /// How many marks.
         stray: u64,
     },
+    /// The plugin is nowhere.
+    #[error("there is no {file} in {}, where it is installed, and no source to build it from: name it with --plugin", searched.display())]
+    NoPlugin {
+        /// The file's name.
+        file: &'static str,
+        /// Where it was looked for.
+        searched: PathBuf,
+    },
+    /// The machine's kernel has not said what its functions are called.
+    #[error("cannot read the names of the guest's functions in {}", path.display())]
+    Symbols {
+        /// What the guest has sent.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Cargo could not be started.
     #[error("cannot start cargo to build the plugin")]
     Cargo {

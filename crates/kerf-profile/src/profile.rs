@@ -1,18 +1,30 @@
 //! Counts of a run: what the plugin gathers, and the JSON file in which it hands that over.
 
 use crate::error::ProfileError;
-use crate::mark::Mark;
+use crate::model::Misses;
 use serde::{Deserialize, Serialize};
-use std::ops::Sub;
+use std::ops::{AddAssign, Sub};
 use std::path::Path;
 
-/// Executed instructions.
+/// A number of the kernel and one of everything else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Of the kernel: at addresses in the upper half.
     pub kernel: u64,
     /// Of everything else.
     pub user: u64,
+}
+
+impl Counts {
+    /// The kernel's number, or the other one.
+    pub fn of_mut(&mut self, kernel: bool) -> &mut u64 {
+        if kernel { &mut self.kernel } else { &mut self.user }
+    }
+
+    /// Both together.
+    pub fn sum(self) -> u64 {
+        self.kernel.saturating_add(self.user)
+    }
 }
 
 impl Sub for Counts {
@@ -23,15 +35,115 @@ impl Sub for Counts {
     }
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Counts) {
+        self.kernel = self.kernel.wrapping_add(more.kernel);
+        self.user = self.user.wrapping_add(more.user);
+    }
+}
+
+/// What happened between two marks. All processes and interrupts count.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interval {
+    /// What its mark calls it; empty for one without a name.
+    pub name: String,
+    /// Executed instructions.
+    pub instructions: Counts,
+    /// Executed instructions that end a straight run: branches, calls, returns, system calls and the like, taken or not.
+    pub blocks: Counts,
+    /// Block by block, where the plugin was told to keep blocks apart; in the order of [`Profile::blocks`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Row>,
+    /// Where control went, where the plugin was told to follow it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edges: Vec<Edge>,
+}
+
+/// What a block did in an interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u64; 8]", into = "[u64; 8]")]
+pub struct Row {
+    /// Position in [`Profile::blocks`].
+    pub block: u64,
+    /// Executed instructions.
+    pub instructions: u64,
+    /// How often it came to its end; 0 if it does not end with a branch.
+    pub ends: u64,
+    /// How often that went elsewhere than to what follows.
+    pub taken: u64,
+    /// Misses of the modelled caches.
+    pub misses: Misses,
+}
+
+impl From<[u64; 8]> for Row {
+    fn from([block, instructions, ends, taken, l1i, l1d, l2, itlb]: [u64; 8]) -> Row {
+        Row { block, instructions, ends, taken, misses: Misses { l1i, l1d, l2, itlb } }
+    }
+}
+
+impl From<Row> for [u64; 8] {
+    fn from(Row { block, instructions, ends, taken, misses }: Row) -> [u64; 8] {
+        [block, instructions, ends, taken, misses.l1i, misses.l1d, misses.l2, misses.itlb]
+    }
+}
+
+/// Control went from the end of one block to the start of another so many times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u64; 3]", into = "[u64; 3]")]
+pub struct Edge {
+    /// Position of the first in [`Profile::blocks`].
+    pub from: u64,
+    /// Position of the second.
+    pub to: u64,
+    /// How often.
+    pub count: u64,
+}
+
+impl From<[u64; 3]> for Edge {
+    fn from([from, to, count]: [u64; 3]) -> Edge {
+        Edge { from, to, count }
+    }
+}
+
+impl From<Edge> for [u64; 3] {
+    fn from(edge: Edge) -> [u64; 3] {
+        [edge.from, edge.to, edge.count]
+    }
+}
+
+/// A block of code that was executed. Code that was patched is another block at the same address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Its first instruction.
+    pub address: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where its bytes lie, as ranges that say nothing but whether two blocks share a line or a page.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl Place {
+    /// Whether it is the kernel's: in the upper half of the addresses.
+    pub fn is_kernel(&self) -> bool {
+        self.address >> 63 != 0
+    }
+}
+
 /// What the plugin has counted in a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Profile {
-    /// Between each pair of marks, in the order in which they were passed. All processes and interrupts count.
-    pub intervals: Vec<Counts>,
-    /// From the machine's start to its end, without the marks.
+    /// Between each pair of marks, in the order in which they were passed.
+    pub intervals: Vec<Interval>,
+    /// Between the marks around the whole run, if they were passed.
+    #[serde(default)]
+    pub whole: Option<Interval>,
+    /// Instructions from the machine's start to its end, without the marks.
     pub total: Counts,
     /// Marks that begin an interval while one is open or end one while none is.
     pub stray: u64,
+    /// The code that rows and edges are about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Place>,
 }
 
 impl Profile {
@@ -56,74 +168,32 @@ impl Profile {
     }
 }
 
-/// A profile while it is gathered.
-#[derive(Debug, Default)]
-pub struct Tally {
-    open: Option<Counts>,
-    intervals: Vec<Counts>,
-    stray: u64,
-}
-
-impl Tally {
-    /// Nothing yet.
-    pub const fn new() -> Tally {
-        Tally { open: None, intervals: Vec::new(), stray: 0 }
-    }
-
-    /// A mark is passed when so much has been counted.
-    pub fn pass(&mut self, mark: Mark, now: Counts) {
-        match (mark, self.open) {
-            (Mark::Begin, None) => self.open = Some(now),
-            (Mark::End, Some(start)) => {
-                self.intervals.push(now - start);
-                self.open = None;
-            }
-            (Mark::Begin, Some(_)) | (Mark::End, None) => self.stray += 1,
-        }
-    }
-
-    /// The whole, at the end of the run.
-    pub fn finish(&self, now: Counts) -> Profile {
-        let stray = self.stray + u64::from(self.open.is_some());
-        Profile { intervals: self.intervals.clone(), total: now, stray }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn counts(kernel: u64, user: u64) -> Counts {
-        Counts { kernel, user }
-    }
-
-    #[test]
-    fn intervals_are_differences() {
-        let mut tally = Tally::new();
-        tally.pass(Mark::Begin, counts(100, 10));
-        tally.pass(Mark::End, counts(160, 13));
-        tally.pass(Mark::Begin, counts(200, 20));
-        tally.pass(Mark::End, counts(200, 21));
-        let profile = tally.finish(counts(300, 30));
-        assert_eq!(profile.intervals, [counts(60, 3), counts(0, 1)]);
-        assert_eq!((profile.total, profile.stray), (counts(300, 30), 0));
-    }
-
-    #[test]
-    fn marks_without_a_partner_are_counted() {
-        let mut tally = Tally::new();
-        for mark in [Mark::End, Mark::Begin, Mark::Begin, Mark::End, Mark::Begin] {
-            tally.pass(mark, Counts::default());
+    fn profile() -> Profile {
+        let row =
+            Row { block: 0, instructions: 60, ends: 20, taken: 19, misses: Misses { l1d: 1, ..Misses::default() } };
+        Profile {
+            intervals: vec![Interval {
+                name: "a".into(),
+                instructions: Counts { kernel: 60, user: 3 },
+                blocks: Counts { kernel: 20, user: 1 },
+                rows: vec![row],
+                edges: vec![Edge { from: 0, to: 0, count: 19 }],
+            }],
+            total: Counts { kernel: 300, user: 30 },
+            blocks: vec![Place { address: 1 << 63, size: 8, ranges: vec![(4096, 4104)] }],
+            ..Profile::default()
         }
-        let profile = tally.finish(Counts::default());
-        assert_eq!((profile.intervals.len(), profile.stray), (1, 3));
     }
 
     #[test]
     fn a_profile_is_read_as_it_was_written() {
-        let profile = Profile { intervals: vec![counts(60, 3)], total: counts(300, 30), stray: 0 };
+        let profile = profile();
         let json = profile.to_json();
-        assert_eq!(json, r#"{"intervals":[{"kernel":60,"user":3}],"total":{"kernel":300,"user":30},"stray":0}"#);
+        assert!(json.contains(r#""rows":[[0,60,20,19,0,1,0,0]],"edges":[[0,0,19]]"#), "{json}");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.json");
         std::fs::write(&path, json).unwrap();

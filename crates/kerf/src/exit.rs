@@ -6,6 +6,7 @@ use kerf_expression::ExpressionError;
 use kerf_lab::LabError;
 use kerf_live::LiveError;
 use kerf_live::policy::PolicyError;
+use kerf_profile::ProfileError;
 use kerf_trial::TrialError;
 
 /// What the process tells its caller.
@@ -75,6 +76,8 @@ pub enum ExitCode {
     Metric = 40,
     /// `kerf try`: a value did not stay in force during a run.
     Disturbed = 41,
+    /// `kerf measure`: there is no plugin, or it gave no counts, or marks are not in pairs.
+    Measure = 42,
     /// The lab could not be set up: a file, a tool or the machine's description is at fault.
     LabSetup = 64,
     /// Packages are missing on this host; the message has the command that installs them.
@@ -113,8 +116,9 @@ impl ExitCode {
         let config = || cause.downcast_ref::<ConfigError>().map(Self::of_config);
         let expression = || cause.downcast_ref::<ExpressionError>().map(|_| ExitCode::Expression);
         let trial = || cause.downcast_ref::<TrialError>().map(Self::of_trial);
+        let profile = || cause.downcast_ref::<ProfileError>().map(|_| ExitCode::Measure);
         let ours = lab().or_else(constant).or_else(live).or_else(policy);
-        ours.or_else(config).or_else(expression).or_else(trial)
+        ours.or_else(config).or_else(expression).or_else(trial).or_else(profile)
     }
 
     fn of_config(error: &ConfigError) -> Self {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -36,11 +36,24 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Rows under a header, as wide as they need to be and never wider than 100 columns.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    laid_out(header, rows).trim_fmt()
+}
+
+fn laid_out(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     for row in rows {
         table.add_row(row);
+    }
+    table
+}
+
+/// As [`table`], with the columns from `first` on to the right, as numbers are.
+pub fn numbers(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>, first: usize) -> String {
+    let mut table = laid_out(header, rows);
+    for column in table.column_iter_mut().skip(first) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     table.trim_fmt()
 }

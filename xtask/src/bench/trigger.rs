@@ -119,7 +119,7 @@ type Figures = BTreeMap<(&'static str, Case), f64>;
 /// The least of the repeated runs is the one without anything else in it.
 fn figures(profile: &Profile) -> anyhow::Result<Figures> {
     let mut figures = Figures::new();
-    let mut intervals = profile.intervals.iter().map(|interval| interval.kernel);
+    let mut intervals = profile.intervals.iter().map(|interval| interval.instructions.kernel);
     for subject in SUBJECTS {
         for case in guest::cases() {
             let mut least = [u64::MAX; guest::OPERATIONS.len()];
@@ -198,7 +198,7 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<Measured> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kerf_profile::Counts;
+    use kerf_profile::{Counts, Interval};
 
     #[test]
     fn a_figure_is_the_difference_of_the_least() {
@@ -209,7 +209,7 @@ mod tests {
                     for operations in guest::OPERATIONS {
                         let disturbed = if repeat == 0 { 0 } else { 777 };
                         let kernel = 5000 + u64::from(operations) * (10 + n as u64 + k as u64) + disturbed;
-                        intervals.push(Counts { kernel, user: 3 });
+                        intervals.push(Interval { instructions: Counts { kernel, user: 3 }, ..Interval::default() });
                     }
                 }
             }

@@ -33,7 +33,8 @@ impl Ports {
     }
 }
 
-fn open(name: &str) -> io::Result<File> {
+/// Waits for a port and opens it.
+pub(super) fn open(name: &str) -> io::Result<File> {
     let start = Instant::now();
     loop {
         if let Some(path) = find(Path::new(CLASS), name) {

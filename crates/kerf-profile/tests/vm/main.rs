@@ -1,7 +1,7 @@
 //! The plugin in a virtual machine: known loops are counted to the instruction, the kernel and the rest apart.
 
 use kerf_lab::{Cache, FileSpec, Machine, Plugin, Quiet};
-use kerf_profile::{Counts, Profile, mark, plugin};
+use kerf_profile::{Interval, Profile, mark, plugin};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -62,19 +62,22 @@ fn known_loops() -> Result<(), Failed> {
         return Err(format!("intervals are missing: {profile:?}").into());
     };
     // The loop, and one instruction before it that sets its counter.
-    ensure(marked.user == 2 * ROUNDS + 1, "the loop is counted exactly", &profile)?;
+    ensure(marked.instructions.user == 2 * ROUNDS + 1, "the loop is counted exactly", &profile)?;
     let Some((hundred, two_hundred)) = calls.split_at_checked(5).filter(|(_, rest)| rest.len() == 5) else {
         return Err(format!("ten rounds of calls expected: {profile:?}").into());
     };
     // Five instructions a call, and one before the first.
-    let exact = |intervals: &[Counts], calls: u64| intervals.iter().all(|interval| interval.user == 5 * calls + 1);
+    let exact = |intervals: &[Interval], calls: u64| {
+        intervals.iter().all(|interval| interval.instructions.user == 5 * calls + 1)
+    };
     ensure(exact(hundred, 100) && exact(two_hundred, 200), "the loops of calls are counted exactly", &profile)?;
     // Interrupts come on top of some, not of the one with the least.
-    let least = |intervals: &[Counts]| intervals.iter().map(|interval| interval.kernel).min().unwrap_or(0);
+    let least =
+        |intervals: &[Interval]| intervals.iter().map(|interval| interval.instructions.kernel).min().unwrap_or(0);
     ensure(least(hundred) > 100 * 50, "system calls are the kernel's", &profile)?;
     ensure(least(two_hundred) == 2 * least(hundred), "twice the calls are twice the kernel", &profile)?;
-    ensure(nothing.user < 20, "marks in Rust have nothing between them", &profile)?;
-    ensure(across.user > 2 * ROUNDS, "an interval spans processes", &profile)?;
+    ensure(nothing.instructions.user < 20, "marks in Rust have nothing between them", &profile)?;
+    ensure(across.instructions.user > 2 * ROUNDS, "an interval spans processes", &profile)?;
     ensure(profile.total.kernel > 100_000_000, "the boot is in the total", &profile)
 }
 

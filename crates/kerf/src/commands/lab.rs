@@ -1,14 +1,13 @@
 //! `kerf lab`: boots kernels in virtual machines.
 
+use super::machine_words::{MachineArgs, Output, Steps, choose_kernel, exit_code};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use kerf_lab::host::{self, Need};
 use kerf_lab::root::Root;
-use kerf_lab::{Cache, FileSpec, Kernel, LabError, Machine, Outcome, Sink};
-use std::ffi::OsString;
+use kerf_lab::{Cache, FileSpec, Kernel, Outcome};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -117,42 +116,8 @@ pub struct RunArgs {
     /// Number of CPUs.
     #[arg(long, value_name = "N", default_value_t = 2)]
     cpus: u32,
-    /// Memory in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
-    memory: u32,
-    /// Number of NUMA nodes that share the CPUs and the memory.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    numa: u32,
-    /// A kernel image, or the release of a cached kernel [default: the newest that has its source].
-    #[arg(long, value_name = "FILE|RELEASE")]
-    kernel: Option<String>,
-    /// Words to append to the kernel's command line.
-    #[arg(long, value_name = "ARGS", allow_hyphen_values = true)]
-    append: Vec<String>,
-    /// Load a module, by name or file; parameters may follow after a space.
-    #[arg(long = "module", value_name = "MODULE")]
-    modules: Vec<String>,
-    /// Bring a file or directory along, at the same path or another one.
-    #[arg(long = "file", value_name = "FILE[:DEST]")]
-    files: Vec<String>,
-    /// Size in MiB of an empty disk, /dev/vda (behind a root, /dev/vdb).
-    #[arg(long, value_name = "MIB")]
-    disk: Option<u64>,
-    /// Boot the system in this file system, which `kerf lab root` makes; the command runs there as a service, and what changes stays.
-    #[arg(long, value_name = "IMAGE")]
-    root: Option<PathBuf>,
-    /// Seconds after which the run is given up.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    timeout: u64,
-    /// Go on after a warning of the kernel.
-    #[arg(long)]
-    allow_warn: bool,
-    /// Show the kernel's console on standard error.
-    #[arg(long)]
-    console: bool,
-    /// Another argument for QEMU.
-    #[arg(long = "qemu-arg", value_name = "ARG", allow_hyphen_values = true)]
-    qemu_args: Vec<OsString>,
+    #[command(flatten)]
+    machine: MachineArgs,
     /// Print one JSON object instead of the command's output.
     #[arg(long)]
     json: bool,
@@ -173,19 +138,6 @@ impl LabCommand {
             LabCommand::Root(args) => args.run().context("make a root file system"),
             LabCommand::List(args) => args.run().context("list the cached kernels"),
             LabCommand::Module(args) => args.run().context("build the module"),
-        }
-    }
-}
-
-/// Tells the user what is being done.
-struct Steps {
-    quiet: bool,
-}
-
-impl kerf_lab::Progress for Steps {
-    fn step(&mut self, what: &str) {
-        if !self.quiet {
-            eprintln!("kerf: {what}");
         }
     }
 }
@@ -246,14 +198,6 @@ impl ModuleArgs {
     }
 }
 
-/// The kernel that was named, else the default one.
-fn choose_kernel(cache: &Cache, name: Option<&str>, steps: &mut Steps) -> Result<Kernel, LabError> {
-    match name {
-        Some(name) => Kernel::named(cache, name),
-        None => kerf_lab::kernel(cache, steps),
-    }
-}
-
 fn print_kernels(kernels: &[Kernel], json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     if json {
@@ -290,63 +234,21 @@ impl RunArgs {
     fn execute(self) -> anyhow::Result<u8> {
         let mut steps = Steps { quiet: self.quiet || self.json };
         host::install(&[Need::Machines], &mut steps)?;
-        let mut machine = self.machine(&mut steps)?;
+        let mut machine = self.machine.machine(self.cpus, &mut steps)?;
         let accelerator = machine.accelerator()?;
         machine.accelerator = Some(accelerator);
         kerf_lab::Progress::step(&mut steps, &format!("booting {} on {accelerator}", machine.kernel.release));
         let outcome = if self.json {
             let outcome = machine.run(&self.command)?;
-            if self.console {
+            if self.machine.console {
                 eprintln!("{}", outcome.console.trim_end());
             }
             print_json(&outcome)?;
             outcome
         } else {
-            machine.run_streaming(&self.command, &mut Output { show_console: self.console })?
+            machine.run_streaming(&self.command, &mut Output { show_console: self.machine.console })?
         };
-        Ok(u8::try_from(outcome.exit_code & 0xff).unwrap_or(u8::MAX))
-    }
-
-    fn machine(&self, steps: &mut Steps) -> Result<Machine, LabError> {
-        let cache = Cache::open_default()?;
-        let kernel = choose_kernel(&cache, self.kernel.as_deref(), steps)?;
-        let mut machine = Machine::new(&cache, kernel, this_program()?);
-        machine.cpus = self.cpus;
-        machine.memory_mib = self.memory;
-        machine.numa_nodes = self.numa;
-        machine.append = self.append.clone();
-        machine.modules = self.modules.clone();
-        machine.files = self.files.iter().map(|text| FileSpec::parse(text)).collect::<Result<_, _>>()?;
-        machine.disk_mib = self.disk;
-        machine.root = self.root.clone();
-        machine.timeout = Duration::from_secs(self.timeout);
-        machine.allow_warnings = self.allow_warn;
-        machine.qemu_args = self.qemu_args.clone();
-        Ok(machine)
-    }
-}
-
-fn this_program() -> Result<PathBuf, LabError> {
-    std::env::current_exe().map_err(|source| LabError::Io { action: "find", path: "/proc/self/exe".into(), source })
-}
-
-/// Passes the guest's output on.
-struct Output {
-    show_console: bool,
-}
-
-impl Sink for Output {
-    fn stdout(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut stdout = io::stdout();
-        stdout.write_all(bytes).and_then(|()| stdout.flush())
-    }
-
-    fn stderr(&mut self, bytes: &[u8]) -> io::Result<()> {
-        io::stderr().write_all(bytes)
-    }
-
-    fn console(&mut self, line: &str) -> io::Result<()> {
-        if self.show_console { writeln!(io::stderr(), "{line}") } else { Ok(()) }
+        Ok(exit_code(outcome.exit_code))
     }
 }
 

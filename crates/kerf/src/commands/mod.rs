@@ -18,6 +18,8 @@ pub mod init;
 mod lab;
 mod limit_words;
 mod log;
+mod machine_words;
+mod measure;
 mod mode_words;
 mod module;
 mod off;
@@ -78,6 +80,9 @@ enum Command {
     /// Virtual machines that boot the distribution's kernel and run a command in it.
     #[command(subcommand)]
     Lab(lab::LabCommand),
+    /// Count what a command does in a virtual machine: instructions, branches, misses of modelled caches.
+    #[command(after_help = measure::EXAMPLES)]
+    Measure(measure::MeasureArgs),
     /// Man pages and shell completions, for who packages this program.
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
@@ -102,6 +107,7 @@ impl Cli {
             Command::Generate(args) => args.run(),
             Command::Module(command) => command.run(),
             Command::Lab(command) => command.run(),
+            Command::Measure(args) => args.run(),
             Command::LabInit => init::run(),
         }
     }

@@ -4,6 +4,7 @@ use crate::steps::Steps;
 use crate::workspace::Workspace;
 use anyhow::{Context, bail};
 use clap::Args;
+use kerf_profile::plugin;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ impl InstallArgs {
         let workspace = Workspace::find()?;
         let mut steps = Steps::new();
         let kerf = steps.need("the kerf program", || workspace.build_kerf())?;
-        steps.need("its files, man pages and completions", || everything(&workspace, &kerf, &self.root))?;
+        steps.need("its files, the plugin that counts, man pages and completions", || everything(&workspace, &kerf, &self.root))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -45,6 +46,8 @@ impl InstallArgs {
 /// All that belongs to an installation, below `root`.
 pub fn everything(workspace: &Workspace, kerf: &Path, root: &Path) -> anyhow::Result<()> {
     install(workspace, kerf, root)?;
+    let library = plugin::build(&workspace.root, &workspace.target)?;
+    put(&library, &root.join("usr/lib/kerf").join(plugin::FILE), 0o644)?;
     generate(kerf, root)
 }
 

@@ -26,6 +26,8 @@ pub enum Branch {
     Direct(u64),
     /// To wherever: indirect jumps and calls, returns, system calls.
     Indirect,
+    /// To where an interrupt or a fault has come: `iret`.
+    Back,
 }
 
 /// Instructions that are executed all or, if the last one faults, at least begun: one count is enough for them.
@@ -50,6 +52,8 @@ pub struct Block {
     pub segments: Vec<Segment>,
     /// What the last instruction does.
     pub branch: Branch,
+    /// Positions of instructions that may touch memory.
+    pub touches: Vec<usize>,
     /// Positions of instructions after which addresses may be mapped otherwise.
     pub remaps: Vec<usize>,
     /// The encoding.
@@ -124,6 +128,11 @@ pub fn pieces(instructions: &[Instruction]) -> Vec<Piece> {
         let decoded = decode(instruction);
         joined = decoded.as_ref().is_some_and(goes_on);
         block.branch = decoded.as_ref().map_or(Branch::None, branch);
+        // A jump to an address that stands in it touches no memory.
+        let jumps = matches!(block.branch, Branch::Conditional(_)) || decoded.is_some_and(|d| d.is_jmp_short_or_near());
+        if !joined && !jumps {
+            block.touches.push(position);
+        }
         if decoded.as_ref().is_some_and(remaps) {
             block.remaps.push(position);
         }
@@ -139,6 +148,7 @@ fn decode(instruction: &Instruction) -> Option<Decoded> {
 
 fn branch(instruction: &Decoded) -> Branch {
     match instruction.flow_control() {
+        _ if matches!(instruction.mnemonic(), Mnemonic::Iretq | Mnemonic::Iretd | Mnemonic::Iret) => Branch::Back,
         FlowControl::ConditionalBranch => Branch::Conditional(instruction.near_branch_target()),
         FlowControl::UnconditionalBranch => Branch::Direct(instruction.near_branch_target()),
         FlowControl::Call if instruction.is_call_near() => Branch::Direct(instruction.near_branch_target()),
@@ -273,6 +283,7 @@ mod tests {
         let block = block(&lay(KERNEL, 0x7000_0000, &[DEC_ECX, DEC_ECX, LOAD, DEC_ECX, JNZ_BACK]));
         let segments: Vec<_> = block.segments.iter().map(|s| (s.first, s.instructions)).collect();
         assert_eq!(segments, [(0, 3), (3, 2)], "a load ends a segment");
+        assert_eq!(block.touches, [2]);
         assert!(block.is_kernel());
         assert_eq!((block.size(), block.ranges.as_slice()), (11, &[(0x7000_0000, 0x7000_000b)][..]));
         assert_eq!(block.branch, Branch::Conditional(KERNEL + 7));
@@ -286,7 +297,7 @@ mod tests {
         assert_eq!(last(&[0xff, 0xd0]), Branch::Indirect, "call *%rax");
         assert_eq!(last(RET), Branch::Indirect);
         assert_eq!(last(&[0x0f, 0x05]), Branch::Indirect, "syscall");
-        assert_eq!(last(&[0x48, 0xcf]), Branch::Indirect, "iretq");
+        assert_eq!(last(&[0x48, 0xcf]), Branch::Back, "iretq");
         assert_eq!(last(&[0xf3, 0xa4]), Branch::None, "rep movsb goes on with itself");
         assert_eq!(last(&[0x40]), Branch::None, "of another mode");
     }

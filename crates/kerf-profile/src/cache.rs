@@ -125,20 +125,15 @@ impl Cache {
     pub fn hit_in(&mut self, index: u64, line: u64) -> bool {
         let start = (index & self.mask) as usize * self.ways;
         let Some(set) = self.lines.get_mut(start..start + self.ways) else { return false };
-        if set.first() == Some(&line) {
-            return true;
-        }
-        match set.iter().position(|there| *there == line) {
-            Some(position) => {
-                set[..=position].rotate_right(1);
-                true
-            }
-            None => {
-                set.rotate_right(1);
-                set[0] = line;
-                false
+        // Everything in front of the line, or everything if it is not there, makes room by one place.
+        let mut moved = line;
+        for place in set {
+            std::mem::swap(place, &mut moved);
+            if moved == line {
+                return true;
             }
         }
+        false
     }
 }
 

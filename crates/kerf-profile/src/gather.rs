@@ -58,8 +58,8 @@ pub struct Plan {
     pub additions: Vec<Addition>,
     /// Calls when an instruction is executed.
     pub calls: Vec<(usize, Call)>,
-    /// Of each block, the positions of its instructions, whose accesses to memory are to be told to [`Gatherer::access`].
-    pub accesses: Vec<(usize, std::ops::Range<usize>)>,
+    /// Instructions whose accesses to memory are to be told to [`Gatherer::access`], with their block.
+    pub accesses: Vec<(usize, usize)>,
 }
 
 /// What is known of a block without its counts.
@@ -115,28 +115,24 @@ impl Gatherer {
     /// Code has been translated.
     pub fn translate(&mut self, instructions: &[Instruction]) -> Plan {
         let mut plan = Plan::default();
-        let mut next = instructions.len();
-        for piece in pieces(instructions).into_iter().rev() {
+        for piece in pieces(instructions) {
             match piece {
-                Piece::Mark(position, mark) => {
-                    plan.calls.push((position, Call::Mark(mark)));
-                    next = position;
-                }
-                Piece::Block(block) => self.plan(block, next, &mut plan),
+                Piece::Mark(position, mark) => plan.calls.push((position, Call::Mark(mark))),
+                Piece::Block(block) => self.plan(block, &mut plan),
             }
         }
         plan
     }
 
-    /// Counts a block that reaches to the instruction before `end`.
-    fn plan(&mut self, block: Block, end: usize, plan: &mut Plan) {
+    /// Counts a block.
+    fn plan(&mut self, block: Block, plan: &mut Plan) {
         if self.wanted.detail == Detail::Sums {
             self.counters.sums(&block, &mut plan.additions);
             return;
         }
-        let first = block.segments.first().map_or(end, |segment| segment.first);
+        let Some(first) = block.segments.first().map(|segment| segment.first) else { return };
         let starts: Vec<usize> = block.segments.iter().map(|segment| segment.first).collect();
-        let remaps = block.remaps.clone();
+        let (remaps, touches) = (block.remaps.clone(), block.touches.clone());
         let number = self.number(block);
         let Some(known) = self.known.get(number) else { return };
         self.counters.each(known.counter, &starts, &mut plan.additions);
@@ -146,7 +142,7 @@ impl Gatherer {
         if self.wanted.detail == Detail::Caches {
             // The change comes with the instruction and the call before it: accesses in between are the page walk's.
             plan.calls.extend(remaps.into_iter().map(|position| (position, Call::Remap)));
-            plan.accesses.push((number, first..end));
+            plan.accesses.extend(touches.into_iter().map(|position| (position, number)));
         }
     }
 
@@ -159,8 +155,10 @@ impl Gatherer {
         }
         let number = self.known.len();
         self.numbers.insert(identity, number);
+        let counter = self.counters.take(block.segments.len());
         if self.wanted.detail >= Detail::Flow {
-            self.flow.add(&block);
+            let last = block.segments.len().checked_sub(1).and_then(|last| self.counters.get(counter + last));
+            self.flow.add(&block, last);
         }
         if self.wanted.detail == Detail::Caches {
             self.footprints.push(self.pages.footprint(&block));
@@ -171,7 +169,7 @@ impl Gatherer {
             size: block.size(),
             kernel: block.is_kernel(),
             lengths: block.segments.iter().map(|segment| segment.instructions).collect(),
-            counter: self.counters.take(block.segments.len()),
+            counter,
             branch: block.branch,
             ranges: block.ranges,
         });

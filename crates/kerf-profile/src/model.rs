@@ -55,6 +55,12 @@ pub struct Misses {
 const LARGE: Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
 const LARGE_PAGE: u64 = 2 << 20;
 
+/// No line and no page has this number.
+const NOTHING: u64 = u64::MAX;
+
+/// Pages of 2 MiB have numbers with this bit, others have not.
+const LARGE_NUMBER: u64 = 1 << 63;
+
 /// Pages that the data side remembers where they are.
 const REMEMBERED: usize = 512;
 
@@ -70,11 +76,19 @@ struct Page {
     large: bool,
 }
 
-/// What a block needs before it runs.
-#[derive(Debug, Clone, Default)]
+/// A part of a block that lies in one page.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    page: Page,
+    /// The first line, and behind the last one.
+    lines: (u64, u64),
+}
+
+/// What a block needs before it runs; the translator lets it lie in two pages at most.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Footprint {
-    lines: Vec<u64>,
-    pages: Vec<Page>,
+    first: Option<Part>,
+    second: Option<Part>,
 }
 
 /// Gives pages of code their numbers: the same address can be another page in another process.
@@ -86,25 +100,20 @@ pub struct Pages {
 impl Pages {
     /// Lines and pages of a block.
     pub fn footprint(&mut self, block: &Block) -> Footprint {
-        let mut footprint = Footprint::default();
-        for line in block.ranges.iter().flat_map(|range| units(*range, Geometry::LINE)) {
-            if footprint.lines.last() != Some(&line) {
-                footprint.lines.push(line);
-            }
-        }
         let mut address = block.address;
-        for (start, end) in &block.ranges {
-            footprint.pages.push(self.page(address, start / PAGE));
+        let mut part = |(start, end): &(u64, u64)| {
+            let page = self.page(address, start / PAGE);
             address = address.wrapping_add(end - start);
-        }
-        footprint.pages.dedup();
-        footprint
+            Part { page, lines: (start / Geometry::LINE, end.div_ceil(Geometry::LINE)) }
+        };
+        let mut ranges = block.ranges.iter();
+        Footprint { first: ranges.next().map(&mut part), second: ranges.next().map(&mut part) }
     }
 
     fn page(&mut self, address: u64, host: u64) -> Page {
         if LARGE.contains(&address) {
             let index = address / LARGE_PAGE;
-            return Page { index, identity: index, large: true };
+            return Page { index, identity: index | LARGE_NUMBER, large: true };
         }
         let index = address / PAGE;
         let next = self.numbers.len() as u64;
@@ -125,6 +134,10 @@ pub struct Core {
     l2: Cache,
     itlb: Cache,
     itlb_large: Cache,
+    /// The page and the line of code, and the line of data by its address, that were used last: they are there.
+    last_page: u64,
+    last_code: u64,
+    last_data: u64,
     /// Where pages of data are, by the lowest bits of their number.
     remembered: Vec<(u64, u64)>,
 }
@@ -138,30 +151,50 @@ impl Core {
             l2: Cache::new(model.l2),
             itlb: Cache::new(model.itlb),
             itlb_large: Cache::new(model.itlb_large),
-            remembered: vec![(u64::MAX, 0); REMEMBERED],
+            last_page: NOTHING,
+            last_code: NOTHING,
+            last_data: NOTHING,
+            remembered: vec![(NOTHING, 0); REMEMBERED],
         }
     }
 
     /// A block is fetched.
+    #[inline]
     pub fn fetch(&mut self, footprint: &Footprint, misses: &mut Misses) {
-        for page in &footprint.pages {
-            let tlb = if page.large { &mut self.itlb_large } else { &mut self.itlb };
-            misses.itlb += u64::from(!tlb.hit_in(page.index, page.identity));
-        }
-        for &line in &footprint.lines {
-            if !self.l1i.hit(line) {
-                misses.l1i += 1;
-                misses.l2 += u64::from(!self.l2.hit_in(line, line | CODE));
+        for part in [footprint.first, footprint.second].into_iter().flatten() {
+            let Part { page, lines: (first, end) } = part;
+            if page.identity != self.last_page {
+                self.last_page = page.identity;
+                let tlb = if page.large { &mut self.itlb_large } else { &mut self.itlb };
+                misses.itlb += u64::from(!tlb.hit_in(page.index, page.identity));
             }
+            for line in first..end {
+                if line != self.last_code {
+                    self.code(line, misses);
+                }
+            }
+        }
+    }
+
+    fn code(&mut self, line: u64, misses: &mut Misses) {
+        self.last_code = line;
+        if !self.l1i.hit(line) {
+            misses.l1i += 1;
+            misses.l2 += u64::from(!self.l2.hit_in(line, line | CODE));
         }
     }
 
     /// Data is read or written; `physical` says where a virtual address lies, and nothing for a device.
     pub fn access(&mut self, address: u64, size: u64, physical: impl FnOnce() -> Option<u64>, misses: &mut Misses) {
+        let last = address.saturating_add(size.saturating_sub(1));
+        let crosses = last / Geometry::LINE != address / Geometry::LINE;
+        if !crosses && address / Geometry::LINE == self.last_data {
+            return;
+        }
         let Some(place) = self.place(address, physical) else { return };
         self.data(place / Geometry::LINE, misses);
-        let last = address.saturating_add(size.saturating_sub(1));
-        if last / Geometry::LINE == address / Geometry::LINE {
+        self.last_data = if crosses { NOTHING } else { address / Geometry::LINE };
+        if !crosses {
             return;
         }
         let (start, line) = (last & !(Geometry::LINE - 1), last / Geometry::LINE);
@@ -174,7 +207,8 @@ impl Core {
 
     /// Addresses may be mapped otherwise from now on.
     pub fn remap(&mut self) {
-        self.remembered.fill((u64::MAX, 0));
+        self.remembered.fill((NOTHING, 0));
+        self.last_data = NOTHING;
     }
 
     fn data(&mut self, line: u64, misses: &mut Misses) {

@@ -4,6 +4,7 @@ mod cases;
 mod constants;
 mod domain;
 mod headers;
+mod measure;
 mod scan;
 mod spans;
 pub mod switch;
@@ -53,6 +54,8 @@ enum Name {
     Headers,
     /// What `kerf const find --scan` lists: how much of it is right, and how much of a list it finds.
     Scan,
+    /// What counting costs with each detail, and how closely counts repeat themselves.
+    Measure,
     /// Safe spans of the proved constants: their sizes, and whether a running kernel uses a value outside of them.
     Spans,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
@@ -98,6 +101,7 @@ impl BenchArgs {
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
             Name::Scan => ("scan", scan::run()?),
+            Name::Measure => ("measure", measure::run(&workspace, self.first)?),
             Name::Transitions => ("transitions", transitions::run(&workspace, self.first)?),
             Name::Spans => {
                 let (constants, only) = (self.first, self.only);

@@ -190,14 +190,11 @@ fn register(plan: &Plan, guests: &[*mut Guest]) {
             qemu_plugin_register_vcpu_insn_exec_inline(guest, ADD_U64, counter, addition.amount);
         }
     }
-    for (block, range) in &plan.accesses {
-        for &guest in guests.get(range.clone()).unwrap_or_default() {
-            // SAFETY: the instruction is QEMU's and valid now; the callback stays.
-            unsafe {
-                let data = *block as *mut c_void;
-                qemu_plugin_register_vcpu_mem_cb(guest, accessed, NO_REGISTERS, READS_AND_WRITES, data);
-            }
-        }
+    for (position, block) in &plan.accesses {
+        let Some(&guest) = guests.get(*position) else { continue };
+        let data = *block as *mut c_void;
+        // SAFETY: the instruction is QEMU's and valid now; the callback stays.
+        unsafe { qemu_plugin_register_vcpu_mem_cb(guest, accessed, NO_REGISTERS, READS_AND_WRITES, data) };
     }
 }
 

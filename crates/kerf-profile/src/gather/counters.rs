@@ -85,7 +85,8 @@ impl Counters {
         all.map(|counter| counter.load(Ordering::Relaxed)).collect()
     }
 
-    fn get(&self, number: usize) -> Option<&'static AtomicU64> {
+    /// One of them.
+    pub(super) fn get(&self, number: usize) -> Option<&'static AtomicU64> {
         self.chunks.get(number / CHUNK)?.get(number % CHUNK)
     }
 }

@@ -53,7 +53,7 @@ impl Moment {
             let taken = match known.branch {
                 Branch::None => 0,
                 Branch::Conditional(_) => more(&self.taken, &earlier.taken, number),
-                Branch::Direct(_) | Branch::Indirect => ends,
+                Branch::Direct(_) | Branch::Indirect | Branch::Back => ends,
             };
             let kernel = known.kernel;
             *interval.instructions.of_mut(kernel) += instructions;

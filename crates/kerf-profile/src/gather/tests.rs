@@ -168,17 +168,33 @@ fn marks_without_a_partner_are_counted() {
 
 #[test]
 fn an_interrupt_is_no_way_out_of_a_branch() {
-    let jump = Code::new(KERNEL, &[DEC_ECX, JNZ_BACK]);
-    let handler = Code::new(KERNEL + 0x1000, &[NOP, RET]);
-    let mut processor = Processor::new(Detail::Flow);
-    processor.interval("", |processor| {
-        processor.run(&jump, 1, None);
-        processor.run(&handler, 1, None);
+    let around = Code::new(KERNEL, &[LOAD, DEC_ECX, JNZ_BACK]);
+    let next = Code::new(KERNEL + 3, &[DEC_ECX, JNZ_BACK]);
+    let behind = Code::new(KERNEL + 7, &[RET]);
+    let handler = Code::new(KERNEL + 0x1000, &[NOP, &[0x48, 0xcf]]);
+    let edges_and_taken = |act: &dyn Fn(&mut Processor)| {
+        let mut processor = Processor::new(Detail::Flow);
+        processor.interval("", |processor| act(processor));
+        let profile = processor.0.finish();
+        let [interval] = profile.intervals.as_slice() else { panic!("{profile:?}") };
+        let taken: u64 = interval.rows.iter().map(|row| row.taken).sum();
+        (interval.edges.iter().map(|edge| edge.count).sum::<u64>(), taken)
+    };
+    // Behind the branch: it arrives when the handler has returned. The handler's own return is the third that is taken.
+    let seen = edges_and_taken(&|processor| {
+        for code in [&around, &next, &handler, &next, &behind] {
+            processor.run(code, 1, None);
+        }
     });
-    let profile = processor.0.finish();
-    assert!(profile.intervals[0].edges.is_empty(), "{profile:?}");
-    let taken: Vec<_> = profile.intervals[0].rows.iter().map(|row| row.taken).collect();
-    assert_eq!(taken, [0, 1], "the handler's return went elsewhere");
+    assert_eq!(seen, (3, 4), "two ways of the loop and one out of it; the loop twice, both returns");
+    // Within the block: it goes on in its middle.
+    let seen = edges_and_taken(&|processor| {
+        processor.run(&around, 1, Some(0));
+        for code in [&handler, &next, &behind] {
+            processor.run(code, 1, None);
+        }
+    });
+    assert_eq!(seen, (1, 2), "out of the loop; both returns");
 }
 
 #[test]

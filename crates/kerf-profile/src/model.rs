@@ -199,7 +199,7 @@ impl Core {
         }
         let (start, line) = (last & !(Geometry::LINE - 1), last / Geometry::LINE);
         if start / PAGE == address / PAGE {
-            self.data((place & !(PAGE - 1) | start % PAGE) / Geometry::LINE, misses);
+            self.data((place - place % PAGE + start % PAGE) / Geometry::LINE, misses);
         } else if let Some(there) = self.remembered(line * Geometry::LINE) {
             self.data(there / Geometry::LINE, misses);
         }
@@ -233,7 +233,7 @@ impl Core {
     fn remembered(&self, address: u64) -> Option<u64> {
         let page = address / PAGE;
         let (there, place) = *self.remembered.get(page as usize % REMEMBERED)?;
-        (there == page).then_some(place | address % PAGE)
+        (there == page).then_some(place + address % PAGE)
     }
 }
 

@@ -96,9 +96,6 @@ struct RunArgs {
     model: bool,
     #[command(flatten)]
     caches: CacheArgs,
-    /// Let the machine's clock go by instructions, so that runs repeat themselves more closely; slower.
-    #[arg(long)]
-    icount: bool,
     /// How many functions to print.
     #[arg(long, value_name = "N", default_value_t = 20)]
     top: usize,
@@ -183,10 +180,7 @@ impl RunArgs {
         let settings = Settings { output: counts.clone(), wanted, turns: self.cpus > 1 };
         machine.plugin = Some(Plugin { file: self.library(&mut steps)?, arguments: settings.arguments() });
         machine.accelerator = Some(Accelerator::Tcg);
-        machine.in_turns = settings.turns || self.icount;
-        if self.icount {
-            machine.qemu_args.extend(ICOUNT.map(Into::into));
-        }
+        machine.in_turns = settings.turns;
         let command = self.inside(&names, &mut machine);
         steps.step(&format!("booting {} with {} to count", machine.kernel.release, told::of(wanted.detail)));
         let outcome = self.boot(&machine, &command)?;
@@ -265,9 +259,6 @@ impl RunArgs {
         Ok(plugin::build(source, target.unwrap_or(&source.join("target")))?)
     }
 }
-
-/// A nanosecond for each instruction, idle time passes at once, and the same random numbers each time.
-const ICOUNT: [&str; 6] = ["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm", "-seed", "1"];
 
 fn read_symbols(path: &Path) -> Result<Symbols, ProfileError> {
     let text = std::fs::read(path).map_err(|source| ProfileError::Symbols { path: path.to_owned(), source })?;

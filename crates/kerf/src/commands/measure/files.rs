@@ -157,3 +157,79 @@ fn firefox(told: &Told) -> anyhow::Result<firefox::Profile> {
     }
     Ok(profile)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kerf_profile::{Counts, Detail, Edge, Interval, Place, Row, Symbols, Wanted};
+
+    const START: u64 = 0xffff_ffff_9a00_0000;
+
+    /// A function of the kernel that calls itself, and code outside.
+    fn profile() -> Profile {
+        let place = |address| Place { address, size: 16, ranges: vec![(address & 0xffff, (address & 0xffff) + 16)] };
+        let row = |block, instructions| Row { block, instructions, ends: 1, taken: 1, ..Row::default() };
+        let heavy = 3 * i32::MAX as u64;
+        let interval = Interval {
+            name: "a;b".into(),
+            instructions: Counts { kernel: heavy + 5, user: 7 },
+            blocks: Counts { kernel: 2, user: 1 },
+            rows: vec![row(0, heavy), row(1, 5), row(2, 7)],
+            edges: vec![Edge { from: 0, to: 1, count: 4 }, Edge { from: 1, to: 0, count: 3 }],
+        };
+        let blocks = vec![place(START), place(START + 32), place(0x40_0000)];
+        Profile { intervals: vec![interval], blocks, ..Profile::default() }
+    }
+
+    fn with_told(test: impl FnOnce(&Told, &Profile)) {
+        let profile = profile();
+        let symbols = Symbols::parse(&format!("{START:x} t spin [mod]\n"));
+        let wanted = Wanted { detail: Detail::Flow, ..Wanted::default() };
+        test(&Told::new(&profile, &symbols, wanted, true), &profile);
+    }
+
+    #[test]
+    fn a_line_is_a_stack_and_its_weight() {
+        let heavy = 3 * i32::MAX as u64 + 5;
+        with_told(|told, _| assert_eq!(collapsed(told), format!("a_b;kernel;spin [mod] {heavy}\na_b;user;[user] 7\n")));
+    }
+
+    #[test]
+    fn edges_are_told_by_function_and_offset() {
+        with_told(|told, profile| {
+            let spin = &everything(told, profile)["intervals"][0]["functions"][0];
+            assert_eq!(spin["blocks"].as_array().map(Vec::len), Some(2));
+            assert_eq!(spin["to"][0], json!({"from": 16, "function": "spin [mod]", "offset": 32, "count": 4}));
+            assert_eq!(spin["to"][1], json!({"from": 48, "function": "spin [mod]", "offset": 0, "count": 3}));
+        });
+    }
+
+    /// Follows each sample through the tables of the processed format to the names of its stack.
+    #[test]
+    fn the_tables_of_a_firefox_profile_lead_to_names() {
+        let profile = {
+            let mut json = Value::Null;
+            with_told(|told, _| json = serde_json::to_value(firefox(told).unwrap()).unwrap());
+            json
+        };
+        assert!(profile["meta"]["preprocessedProfileVersion"].as_u64() >= Some(50), "{}", profile["meta"]);
+        let thread = &profile["threads"][0];
+        assert_eq!((&thread["name"], &thread["samples"]["weightType"]), (&json!("a;b"), &json!("samples")));
+        let at = |table: &Value, index: &Value| table[index.as_u64().unwrap_or(u64::MAX) as usize].clone();
+        let name = |stack: &Value| {
+            let frame = at(&thread["stackTable"]["frame"], stack);
+            let function = at(&thread["frameTable"]["func"], &frame);
+            at(&thread["stringArray"], &at(&thread["funcTable"]["name"], &function))
+        };
+        let mut weights = BTreeMap::new();
+        let samples = &thread["samples"];
+        for (stack, weight) in samples["stack"].as_array().unwrap().iter().zip(samples["weight"].as_array().unwrap()) {
+            let caller = at(&thread["stackTable"]["prefix"], stack);
+            assert_eq!(at(&thread["stackTable"]["prefix"], &caller), Value::Null);
+            *weights.entry(format!("{} {}", name(&caller), name(stack))).or_insert(0) += weight.as_i64().unwrap();
+        }
+        let heavy = 3 * i64::from(i32::MAX) + 5;
+        let expected = [("\"kernel\" \"spin [mod]\"".to_owned(), heavy), ("\"user\" \"[user]\"".to_owned(), 7)];
+        assert_eq!(weights, BTreeMap::from(expected));
+    }
+}

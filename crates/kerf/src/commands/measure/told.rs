@@ -17,6 +17,42 @@ pub fn of(detail: Detail) -> &'static str {
     }
 }
 
+/// Something that is counted.
+struct Measure {
+    /// In the overview.
+    title: &'static str,
+    /// Above its column.
+    column: &'static str,
+    /// In JSON.
+    member: &'static str,
+    /// The detail that it needs.
+    from: Detail,
+    of: fn(&Sum) -> u64,
+}
+
+const fn measure(
+    title: &'static str,
+    column: &'static str,
+    member: &'static str,
+    from: Detail,
+    of: fn(&Sum) -> u64,
+) -> Measure {
+    Measure { title, column, member, from, of }
+}
+
+const MEASURES: [Measure; 10] = [
+    measure("instructions", "INSTR", "instructions", Detail::Sums, |sum| sum.instructions),
+    measure("blocks", "BLOCKS", "blocks", Detail::Sums, |sum| sum.blocks),
+    measure("branches taken", "TAKEN", "taken", Detail::Flow, |sum| sum.taken),
+    measure("edges", "EDGES", "edges", Detail::Flow, |sum| sum.edges),
+    measure("code lines", "LINES", "lines", Detail::Blocks, |sum| sum.lines),
+    measure("code pages", "PAGES", "pages", Detail::Blocks, |sum| sum.pages),
+    measure("L1I misses", "L1I", "l1i", Detail::Caches, |sum| sum.misses.l1i),
+    measure("L1D misses", "L1D", "l1d", Detail::Caches, |sum| sum.misses.l1d),
+    measure("L2 misses", "L2", "l2", Detail::Caches, |sum| sum.misses.l2),
+    measure("iTLB misses", "ITLB", "itlb", Detail::Caches, |sum| sum.misses.itlb),
+];
+
 /// An interval and what is said of it.
 pub struct Section<'a> {
     /// Its counts as they came.
@@ -28,9 +64,9 @@ pub struct Section<'a> {
 }
 
 impl Section<'_> {
-    /// What it is called.
+    /// What it is called where it must be called something.
     pub fn name(&self) -> &str {
-        if self.interval.name.is_empty() { "-" } else { &self.interval.name }
+        if self.interval.name.is_empty() { "run" } else { &self.interval.name }
     }
 }
 
@@ -63,7 +99,8 @@ impl<'a> Told<'a> {
     /// Tables; of each interval so many functions.
     pub fn print(&self, top: Option<usize>) -> anyhow::Result<()> {
         for section in &self.sections {
-            let title = if section.name() == "-" { String::new() } else { format!("{}\n", section.name()) };
+            let name = section.interval.name.as_str();
+            let title = if name.is_empty() { String::new() } else { format!("{name}\n") };
             print::text(&format!("{title}{}", self.overview(section)))?;
             if let Some(top) = top {
                 print::text(&format!("\n{}", self.per_function(section, top)))?;
@@ -72,46 +109,29 @@ impl<'a> Told<'a> {
         Ok(())
     }
 
-    /// The measures that were taken, with their names.
-    fn measures(&self) -> Vec<(&'static str, fn(&Sum) -> u64)> {
-        let mut measures: Vec<(&'static str, fn(&Sum) -> u64)> =
-            vec![("instructions", |sum| sum.instructions), ("blocks", |sum| sum.blocks)];
-        if self.wanted.detail >= Detail::Flow {
-            measures.push(("branches taken", |sum| sum.taken));
-            measures.push(("edges", |sum| sum.edges));
-        }
-        if self.wanted.detail >= Detail::Blocks {
-            measures.push(("code lines", |sum| sum.lines));
-            measures.push(("code pages", |sum| sum.pages));
-        }
-        if self.wanted.detail == Detail::Caches {
-            measures.push(("L1I misses", |sum| sum.misses.l1i));
-            measures.push(("L1D misses", |sum| sum.misses.l1d));
-            measures.push(("L2 misses", |sum| sum.misses.l2));
-            measures.push(("iTLB misses", |sum| sum.misses.itlb));
-        }
-        measures
+    /// The measures that were taken.
+    fn measures(&self) -> impl Iterator<Item = &'static Measure> {
+        let detail = self.wanted.detail;
+        MEASURES.iter().filter(move |measure| detail >= measure.from)
     }
 
     fn overview(&self, section: &Section) -> String {
         let (kernel, user) = &section.sums;
-        let rows = self.measures().into_iter().map(|(name, of)| {
+        let rows = self.measures().map(|Measure { title, of, .. }| {
             let (kernel, user) = (of(kernel), of(user));
-            vec![name.to_owned(), exact(kernel), exact(user)]
+            vec![(*title).to_owned(), exact(kernel), exact(user)]
         });
         print::numbers(&["", "KERNEL", "USER"], rows, 1)
     }
 
     fn per_function(&self, section: &Section, top: usize) -> String {
         let all: u64 = section.functions.iter().map(|function| function.sum.instructions).sum();
-        let columns: Vec<(&str, fn(&Sum) -> u64)> =
-            self.measures().into_iter().map(|(name, of)| (short(name), of)).collect();
         let mut header = vec!["FUNCTION", "SHARE"];
-        header.extend(columns.iter().map(|(name, _)| *name));
+        header.extend(self.measures().map(|measure| measure.column));
         let rows = section.functions.iter().take(top).map(|function| {
             let share = 100.0 * function.sum.instructions as f64 / all.max(1) as f64;
             let mut row = vec![name(function), format!("{share:.1} %")];
-            row.extend(columns.iter().map(|(_, of)| scaled(of(&function.sum))));
+            row.extend(self.measures().map(|measure| scaled((measure.of)(&function.sum))));
             row
         });
         let mut text = print::numbers(&header, rows, 1);
@@ -163,7 +183,7 @@ impl<'a> Told<'a> {
 
     /// Only what was counted.
     fn sum(&self, sum: &Sum) -> Map<String, Value> {
-        self.measures().into_iter().map(|(name, of)| (member(name).to_owned(), json!(of(sum)))).collect()
+        self.measures().map(|measure| (measure.member.to_owned(), json!((measure.of)(sum)))).collect()
     }
 }
 
@@ -172,37 +192,6 @@ pub fn name(function: &Function) -> String {
     match &function.module {
         Some(module) => format!("{} [{module}]", function.name),
         None => function.name.clone(),
-    }
-}
-
-/// The name of a measure in JSON.
-fn member(name: &'static str) -> &'static str {
-    match name {
-        "branches taken" => "taken",
-        "code lines" => "lines",
-        "code pages" => "pages",
-        "L1I misses" => "l1i",
-        "L1D misses" => "l1d",
-        "L2 misses" => "l2",
-        "iTLB misses" => "itlb",
-        other => other,
-    }
-}
-
-/// The head of its column.
-fn short(name: &'static str) -> &'static str {
-    match name {
-        "instructions" => "INSTR",
-        "blocks" => "BLOCKS",
-        "branches taken" => "TAKEN",
-        "edges" => "EDGES",
-        "code lines" => "LINES",
-        "code pages" => "PAGES",
-        "L1I misses" => "L1I",
-        "L1D misses" => "L1D",
-        "L2 misses" => "L2",
-        "iTLB misses" => "ITLB",
-        other => other,
     }
 }
 

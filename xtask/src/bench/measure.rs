@@ -104,6 +104,7 @@ fn bench(workspace: &Workspace, setup: &Setup, kerf: &Path, library: PathBuf) ->
     machine.cpus = 1;
     machine.accelerator = Some(Accelerator::Tcg);
     machine.timeout = Duration::from_secs(900);
+    machine.silence = Duration::from_secs(180);
     let host = workspace.root.join("xtask/data/measure/work.sh");
     machine.files.push(FileSpec { host, guest: "/work.sh".into() });
     let output = workspace.directory("bench/measure")?.join("profile.json");

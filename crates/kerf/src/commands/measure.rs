@@ -5,6 +5,7 @@ mod guest;
 mod told;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -181,6 +182,7 @@ impl RunArgs {
         machine.plugin = Some(Plugin { file: self.library(&mut steps)?, arguments: settings.arguments() });
         machine.accelerator = Some(Accelerator::Tcg);
         machine.in_turns = settings.turns;
+        machine.silence = SILENCE;
         let command = self.inside(&names, &mut machine);
         steps.step(&format!("booting {} with {} to count", machine.kernel.release, told::of(wanted.detail)));
         let outcome = self.boot(&machine, &command)?;
@@ -259,6 +261,9 @@ impl RunArgs {
         Ok(plugin::build(source, target.unwrap_or(&source.join("target")))?)
     }
 }
+
+/// A kernel that is followed to its caches takes its time to say its first word.
+const SILENCE: Duration = Duration::from_secs(180);
 
 fn read_symbols(path: &Path) -> Result<Symbols, ProfileError> {
     let text = std::fs::read(path).map_err(|source| ProfileError::Symbols { path: path.to_owned(), source })?;

@@ -117,7 +117,7 @@ fn side(function: &Function) -> &'static str {
     if function.kernel { "kernel" } else { "user" }
 }
 
-/// A thread for each interval; a sample for each function, as heavy as its instructions.
+/// A process with one thread for each interval, which the viewer calls by its name; a sample for each function, as heavy as its instructions.
 fn firefox(told: &Told) -> anyhow::Result<firefox::Profile> {
     use firefox::{
         CategoryColor, CpuDelta, Frame, FrameFlags, FrameInfo, ReferenceTimestamp, SamplingInterval, Timestamp,
@@ -128,13 +128,13 @@ fn firefox(told: &Told) -> anyhow::Result<firefox::Profile> {
     profile.set_os_name("Linux");
     profile.set_symbolicated(true);
     let moment = |ms: u32| Timestamp::from_millis_since_reference(f64::from(ms));
-    let process = profile.add_process("instructions", 1, moment(0));
     let categories = [("Kernel", CategoryColor::Orange), ("User", CategoryColor::Blue)];
     let [kernel, user] = categories.map(|(name, color)| profile.add_category(name, color));
     let mut time = 0;
     for (number, section) in told.sections.iter().enumerate() {
-        let thread = profile.add_thread(process, number as u32 + 1, moment(time), number == 0);
-        profile.set_thread_name(thread, section.name());
+        let id = number as u32 + 1;
+        let process = profile.add_process(section.name(), id, moment(time));
+        let thread = profile.add_thread(process, id, moment(time), true);
         profile.set_thread_samples_weight_type(thread, firefox::WeightType::Samples);
         for function in &section.functions {
             let category = if function.kernel { kernel } else { user };

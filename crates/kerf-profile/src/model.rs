@@ -161,17 +161,24 @@ impl Core {
     /// A block is fetched.
     #[inline]
     pub fn fetch(&mut self, footprint: &Footprint, misses: &mut Misses) {
-        for part in [footprint.first, footprint.second].into_iter().flatten() {
-            let Part { page, lines: (first, end) } = part;
-            if page.identity != self.last_page {
-                self.last_page = page.identity;
-                let tlb = if page.large { &mut self.itlb_large } else { &mut self.itlb };
-                misses.itlb += u64::from(!tlb.hit_in(page.index, page.identity));
-            }
-            for line in first..end {
-                if line != self.last_code {
-                    self.code(line, misses);
-                }
+        if let Some(part) = &footprint.first {
+            self.part(part, misses);
+        }
+        if let Some(part) = &footprint.second {
+            self.part(part, misses);
+        }
+    }
+
+    #[inline]
+    fn part(&mut self, Part { page, lines: (first, end) }: &Part, misses: &mut Misses) {
+        if page.identity != self.last_page {
+            self.last_page = page.identity;
+            let tlb = if page.large { &mut self.itlb_large } else { &mut self.itlb };
+            misses.itlb += u64::from(!tlb.hit_in(page.index, page.identity));
+        }
+        for line in *first..*end {
+            if line != self.last_code {
+                self.code(line, misses);
             }
         }
     }

@@ -36,6 +36,9 @@ pub fn build(root: &Path, target: &Path) -> Result<PathBuf, ProfileError> {
     cargo.args(["--target", TARGET, "--target-dir"]).arg(&directory);
     // The variable takes the place of the flags in .cargo/config.toml.
     cargo.env("RUSTFLAGS", "-C target-feature=-crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // One piece of code, as the calls go from crate to crate.
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
+    cargo.env("CARGO_PROFILE_RELEASE_PANIC", "abort");
     for (name, _) in std::env::vars_os() {
         // What `cargo run` and `cargo test` tell this process about its own package.
         if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {

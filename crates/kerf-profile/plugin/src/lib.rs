@@ -11,7 +11,7 @@
 //! blocks, instructions and accesses are only used during the call in which they are handed over; counters are never freed, so
 //! they outlive all translated code; what is handed to QEMU as data is a number and no pointer. The gatherer is used by one thread
 //! at a time: all other calls come from the thread that runs the CPUs, and the last one when QEMU has stopped it. None of them
-//! comes while another one is under way. No function here unwinds into C.
+//! comes while another one is under way. No function here unwinds into C: it is built to abort on a panic.
 #![expect(unsafe_code, reason = "QEMU's plugin interface is C")]
 
 use kerf_profile::block::Instruction;

@@ -38,7 +38,9 @@ impl InstallArgs {
         let workspace = Workspace::find()?;
         let mut steps = Steps::new();
         let kerf = steps.need("the kerf program", || workspace.build_kerf())?;
-        steps.need("its files, the plugin that counts, man pages and completions", || everything(&workspace, &kerf, &self.root))?;
+        steps.need("its files, the plugin that counts, man pages and completions", || {
+            everything(&workspace, &kerf, &self.root)
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -95,7 +95,7 @@ mod tests {
         let template = include_str!("../../dist/debian/control");
         let filled = fill(template, "1.2.3", 456);
         assert!(filled.contains("\nVersion: 1.2.3\n") && filled.contains("\nInstalled-Size: 456\n"), "{filled}");
-        assert!(!filled.contains('@'), "{filled}");
+        assert!(!filled.contains("@VERSION@") && !filled.contains("@SIZE@"), "{filled}");
     }
 
     #[test]

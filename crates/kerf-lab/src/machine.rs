@@ -138,10 +138,11 @@ impl Machine {
     pub fn run(&self, command: &[String]) -> Result<Outcome, LabError> {
         let mut collected = Collected::default();
         let mut first = self.run_streaming(command, &mut collected);
-        // What the command has changed on a root stays there: it would not be the same run.
-        let again = self.root.is_none() && first.as_ref().is_err_and(is_stale_breakpoint);
-        if again && self.accelerator()? == Accelerator::Tcg {
-            tracing::warn!("the emulator ran a breakpoint that the kernel had taken away; running the machine again");
+        let mishap = first.as_ref().err().and_then(|error| self.mishap(error));
+        if let Some(mishap) = mishap
+            && self.accelerator()? == Accelerator::Tcg
+        {
+            tracing::warn!("{mishap}; running the machine again");
             collected = Collected::default();
             first = self.run_streaming(command, &mut collected);
         }
@@ -149,6 +150,17 @@ impl Machine {
         outcome.stdout = collected.stdout;
         outcome.stderr = collected.stderr;
         Ok(outcome)
+    }
+
+    /// What the emulator did, where it and not the guest is to blame and the same run can be made again.
+    fn mishap(&self, error: &LabError) -> Option<&'static str> {
+        match error {
+            // What the command has changed on a root stays there: it would not be the same run.
+            _ if self.root.is_some() => None,
+            LabError::Qemu { .. } if self.plugin.is_some() => Some("the emulator broke down while a plugin looked on"),
+            error if is_stale_breakpoint(error) => Some("the emulator ran a breakpoint that the kernel had taken away"),
+            _ => None,
+        }
     }
 
     /// As [`Machine::run`], with the output going to `sink` while the command runs.
@@ -320,6 +332,20 @@ mod tests {
         assert!(machine.check(&["true".into()]).is_ok());
         machine.accelerator = Some(Accelerator::Kvm);
         assert!(refused(&machine).contains("make it tcg"), "{}", refused(&machine));
+    }
+
+    #[test]
+    fn only_the_emulators_own_mishaps_are_worth_another_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let mut machine = Machine::new(&cache, kernel(), "/bin/kerf");
+        let broken = LabError::Qemu { reason: "it ended with signal 6".into(), output: "Bad host ram pointer".into() };
+        assert_eq!(machine.mishap(&broken), None, "wrong arguments would be wrong again");
+        machine.plugin = Some(Plugin { file: "/p.so".into(), arguments: Vec::new() });
+        assert!(machine.mishap(&broken).is_some());
+        assert_eq!(machine.mishap(&LabError::NoResult { tail: String::new() }), None);
+        machine.root = Some("/r.ext4".into());
+        assert_eq!(machine.mishap(&broken), None, "a root keeps what the first run did");
     }
 
     #[test]

@@ -228,6 +228,15 @@ impl Watch<'_> {
     /// Judges a machine that has ended by itself.
     fn conclude(&mut self, qemu: &mut Qemu) -> Result<i32, LabError> {
         self.fault()?;
+        // What a plugin has gathered it writes at QEMU's very end, long after the guest's command.
+        if self.machine.plugin.is_some() {
+            let status = qemu.child.wait().map_err(LabError::io("wait for", "qemu"))?;
+            if !status.success() {
+                return Err(
+                    self.qemu_error(&format!("it ended with {status}, so its plugin could not tell what it saw"))
+                );
+            }
+        }
         match self.result.take() {
             Some(Message::Exited(code)) => Ok(code),
             Some(Message::Killed(signal)) => Ok(128 + signal),

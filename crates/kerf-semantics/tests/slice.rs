@@ -1,6 +1,6 @@
 //! Slices of small functions: what uses a value, from where to where something carries it, and what cannot be followed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Register, UsedMemory};
@@ -62,7 +62,7 @@ fn body(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Body
     let bytes = assembler.assemble(BASE).unwrap();
     let code: BTreeMap<u64, Instruction> =
         Decoder::with_ip(64, &bytes, BASE, DecoderOptions::NONE).into_iter().map(|i| (i.ip(), i)).collect();
-    let mut successors = HashMap::new();
+    let mut successors = BTreeMap::new();
     for insn in code.values() {
         let next = match insn.flow_control() {
             FlowControl::Return => vec![],

@@ -1,7 +1,7 @@
 //! A value followed through functions: each is sliced with what carries the value into it, and its callers learn what comes out.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use iced_x86::{Instruction, UsedMemory};
@@ -57,15 +57,15 @@ pub struct Follower<'a> {
     pub program: &'a Program<'a>,
     variables: &'a Variables,
     objects: RefCell<Vec<Known>>,
-    summaries: RefCell<HashMap<(u64, Entering), Summary>>,
+    summaries: RefCell<BTreeMap<(u64, Entering), Summary>>,
     open: RefCell<Vec<Open>>,
     /// The outermost open call that an answer since then rests on.
     outermost: Cell<usize>,
     slices: Cell<usize>,
-    pointing: RefCell<HashMap<u64, Rc<Pointing>>>,
-    searched: RefCell<HashMap<(u64, u32), Reading>>,
+    pointing: RefCell<BTreeMap<u64, Rc<Pointing>>>,
+    searched: RefCell<BTreeMap<(u64, u32), Reading>>,
     /// Of a function alone, without what it calls.
-    own: RefCell<HashMap<(u64, u32), Reading>>,
+    own: RefCell<BTreeMap<(u64, u32), Reading>>,
 }
 
 /// A function that is being followed, and what is taken for its summary where it comes back to itself.

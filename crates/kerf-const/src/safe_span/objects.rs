@@ -1,6 +1,6 @@
 //! Objects in memory: which member of which structure an access goes to, as far as the kernel's types and the code tell.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register, UsedMemory};
 use kerf_image::btf::{Btf, Shape, TypeId};
@@ -57,7 +57,7 @@ pub enum Access {
 /// For each instruction of a function, what its registers point to.
 pub struct Pointing {
     function: u64,
-    known: HashMap<u64, Pointers>,
+    known: BTreeMap<u64, Pointers>,
 }
 
 fn number(register: Register) -> Option<usize> {
@@ -86,7 +86,7 @@ impl Pointing {
                 start[usize::from(*register)] = target.map(|target| (target, 0));
             }
         }
-        let mut known = HashMap::from([(function.body.entry, start)]);
+        let mut known = BTreeMap::from([(function.body.entry, start)]);
         let mut open = vec![function.body.entry];
         while let Some(ip) = open.pop() {
             let (Some(insn), Some(before)) = (function.body.code.get(&ip), known.get(&ip).copied()) else { continue };
@@ -179,7 +179,7 @@ struct Named<'v>(Vec<(&'v Located, TypeId)>);
 
 impl<'v> Named<'v> {
     fn of(variables: &'v [Located], types: &Btf) -> Named<'v> {
-        let mut numbers: HashMap<&str, Option<TypeId>> = HashMap::new();
+        let mut numbers: BTreeMap<&str, Option<TypeId>> = BTreeMap::new();
         let number = |located: &'v Located| {
             let name = located.composite.as_str();
             let number = *numbers.entry(name).or_insert_with(|| types.composite_named(name));

@@ -1,7 +1,7 @@
 //! An image as functions that go on in each other: where each instruction leads, and who calls whom.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
@@ -31,17 +31,17 @@ pub struct Function {
     /// Its instructions.
     pub body: Body,
     /// Those that are more than themselves.
-    pub roles: HashMap<u64, Role>,
+    pub roles: BTreeMap<u64, Role>,
     /// Functions that calls and leaves go to, where that is known.
-    pub callees: HashMap<u64, u64>,
+    pub callees: BTreeMap<u64, u64>,
     /// For calls whose callee is not known: one that takes the same arguments.
-    pub alike: HashMap<u64, u64>,
+    pub alike: BTreeMap<u64, u64>,
     /// For calls through a register: which.
-    pub through: HashMap<u64, usize>,
+    pub through: BTreeMap<u64, usize>,
     /// For calls through a pointer in a variable of the platform's operations: its type, and the pointer's offset in it.
-    pub through_variable: HashMap<u64, (TypeId, u32)>,
+    pub through_variable: BTreeMap<u64, (TypeId, u32)>,
     /// Calls that only show what they are given.
-    pub shows: HashSet<u64>,
+    pub shows: BTreeSet<u64>,
     /// Whether the tracer can be called at its entry. Compilers that leave room for that do not look into callees for registers that
     /// these happen to keep (GCC: no `-fipa-ra` with `-pg`).
     pub traced: bool,
@@ -81,13 +81,13 @@ pub struct Program<'a> {
     pub image: &'a Image,
     /// Its types.
     pub types: Btf<'a>,
-    prototypes: HashMap<String, Prototype>,
+    prototypes: BTreeMap<String, Prototype>,
     sites: PatchSites,
     /// Further ways: static branches to where they may jump, and faults to their fixups.
-    edges: HashMap<u64, Vec<u64>>,
+    edges: BTreeMap<u64, Vec<u64>>,
     /// The platform's operations, if there are some: the variable's address and type.
     operations: Option<(u64, TypeId)>,
-    functions: RefCell<HashMap<u64, Option<Rc<Function>>>>,
+    functions: RefCell<BTreeMap<u64, Option<Rc<Function>>>>,
 }
 
 impl<'a> Program<'a> {
@@ -99,7 +99,7 @@ impl<'a> Program<'a> {
         let Some(types) = image.btf().and_then(|blob| Btf::parse(blob).ok()) else { return Ok(None) };
         let sites = image.patch_sites()?;
         let prototypes = types.prototypes().into_iter().map(|(name, p)| (name.to_owned(), p)).collect();
-        let mut edges: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut edges: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for (table, record, from, to) in
             [("jump_table", "jump_entry", "code", "target"), ("ex_table", "exception_table_entry", "insn", "fixup")]
         {
@@ -159,13 +159,13 @@ impl<'a> Program<'a> {
         let mut function = Function {
             name: symbol.name.to_string(),
             prototype: self.prototypes.get(&*symbol.name).cloned(),
-            body: Body { entry: address, code, successors: HashMap::new() },
-            roles: HashMap::new(),
-            callees: HashMap::new(),
-            alike: HashMap::new(),
-            through: HashMap::new(),
-            through_variable: HashMap::new(),
-            shows: HashSet::new(),
+            body: Body { entry: address, code, successors: BTreeMap::new() },
+            roles: BTreeMap::new(),
+            callees: BTreeMap::new(),
+            alike: BTreeMap::new(),
+            through: BTreeMap::new(),
+            through_variable: BTreeMap::new(),
+            shows: BTreeSet::new(),
             traced: false,
             begin: address,
             reads: 0,

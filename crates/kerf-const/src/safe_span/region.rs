@@ -1,6 +1,6 @@
 //! From what a slice covers to a part of a function with a single entry: dominators, what lies between, and where it is left.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use kerf_semantics::slice::Role;
 
@@ -32,9 +32,9 @@ impl Piece {
 /// The control flow of a function, both ways, with dominators.
 pub struct Graph<'a> {
     function: &'a Function,
-    predecessors: HashMap<u64, Vec<u64>>,
+    predecessors: BTreeMap<u64, Vec<u64>>,
     /// Position of each reachable instruction in reverse post-order.
-    order: HashMap<u64, usize>,
+    order: BTreeMap<u64, usize>,
     by_order: Vec<u64>,
     dominators: Vec<usize>,
 }
@@ -42,12 +42,12 @@ pub struct Graph<'a> {
 impl<'a> Graph<'a> {
     /// Of a function.
     pub fn of(function: &'a Function) -> Graph<'a> {
-        let mut predecessors: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut predecessors: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for (ip, next) in &function.body.successors {
             next.iter().for_each(|to| predecessors.entry(*to).or_default().push(*ip));
         }
         let by_order = reverse_post_order(function);
-        let order: HashMap<u64, usize> = by_order.iter().enumerate().map(|(n, ip)| (*ip, n)).collect();
+        let order: BTreeMap<u64, usize> = by_order.iter().enumerate().map(|(n, ip)| (*ip, n)).collect();
         let mut graph = Graph { function, predecessors, order, by_order, dominators: Vec::new() };
         graph.dominators = graph.solve();
         graph
@@ -241,7 +241,7 @@ mod tests {
     use iced_x86::code_asm::*;
     use iced_x86::{Decoder, DecoderOptions, FlowControl};
     use kerf_semantics::slice::Body;
-    use std::collections::{BTreeMap, HashSet};
+    use std::collections::{BTreeMap, BTreeSet};
 
     /// A function of straight instructions, branches and returns, and the addresses of its instructions.
     fn function(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> (Function, Vec<u64>) {
@@ -250,7 +250,7 @@ mod tests {
         let bytes = assembler.assemble(0x1000).unwrap();
         let decoder = Decoder::with_ip(64, &bytes, 0x1000, DecoderOptions::NONE);
         let code: BTreeMap<u64, iced_x86::Instruction> = decoder.into_iter().map(|i| (i.ip(), i)).collect();
-        let (mut successors, mut roles) = (HashMap::new(), HashMap::new());
+        let (mut successors, mut roles) = (BTreeMap::new(), BTreeMap::new());
         for insn in code.values() {
             let next = match insn.flow_control() {
                 FlowControl::Return => {
@@ -268,11 +268,11 @@ mod tests {
             prototype: None,
             body: Body { entry: 0x1000, code, successors },
             roles,
-            callees: HashMap::new(),
-            alike: HashMap::new(),
-            through: HashMap::new(),
-            through_variable: HashMap::new(),
-            shows: HashSet::new(),
+            callees: BTreeMap::new(),
+            alike: BTreeMap::new(),
+            through: BTreeMap::new(),
+            through_variable: BTreeMap::new(),
+            shows: BTreeSet::new(),
             traced: true,
             begin: 0x1000,
             reads: 0,

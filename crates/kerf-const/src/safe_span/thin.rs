@@ -1,6 +1,6 @@
 //! Safe spans by data flow: the forward thin slice of what each critical span computes, up into callers where results carry the value.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use kerf_image::Image;
@@ -36,7 +36,7 @@ impl Analysis for ThinSlices {
             base: text_base(image),
             follower: Follower::new(&program, &self.variables),
             found: BTreeMap::new(),
-            results: HashMap::new(),
+            results: BTreeMap::new(),
         };
         for n in 0..entry.spans.len() {
             job.critical(n)?;
@@ -62,7 +62,7 @@ struct Job<'a> {
     follower: Follower<'a>,
     found: BTreeMap<u64, Found>,
     /// What becomes of what comes out of a call, by the call's address: for several critical spans it is the same.
-    results: HashMap<(u64, Outcome), Rc<Summary>>,
+    results: BTreeMap<(u64, Outcome), Rc<Summary>>,
 }
 
 impl Job<'_> {

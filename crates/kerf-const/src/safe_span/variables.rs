@@ -1,7 +1,7 @@
 //! Which registers hold pointers of the source's variables, and to what: from the debug information of compiled units. Of variables in
 //! functions that were inlined too, which the kernel's own types do not tell.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use gimli::{AttributeValue, DebuggingInformationEntry, Operation, UnitOffset};
 
@@ -27,7 +27,7 @@ pub struct Located {
 /// Pointers in the registers of functions. Functions are told by name and size in bytes, since local names are often shared.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
-    functions: HashMap<String, Vec<(u64, Vec<Located>)>>,
+    functions: BTreeMap<String, Vec<(u64, Vec<Located>)>>,
 }
 
 /// An image without sizes counts what is between two functions to the first: padding, and room in front of the second.

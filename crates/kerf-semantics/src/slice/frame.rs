@@ -1,6 +1,6 @@
 //! Which registers hold an address in the function's frame, and which.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use iced_x86::{Instruction, InstructionInfoFactory, MemorySize, Mnemonic, OpAccess, OpKind, Register, UsedMemory};
 
@@ -111,12 +111,12 @@ pub fn memory(used: &UsedMemory, before: &Pointers) -> Memory {
 
 /// The pointers before each instruction of a function, by address.
 pub fn solve(
-    code: &HashMap<u64, Instruction>,
+    code: &BTreeMap<u64, Instruction>,
     entry: u64,
     flow: &dyn Fn(u64) -> (Vec<u64>, bool),
-) -> HashMap<u64, Pointers> {
+) -> BTreeMap<u64, Pointers> {
     let mut factory = InstructionInfoFactory::new();
-    let mut known: HashMap<u64, Pointers> = HashMap::from([(entry, at_entry())]);
+    let mut known: BTreeMap<u64, Pointers> = BTreeMap::from([(entry, at_entry())]);
     let mut open = vec![entry];
     while let Some(ip) = open.pop() {
         let (Some(insn), Some(before)) = (code.get(&ip), known.get(&ip).copied()) else { continue };

@@ -6,7 +6,7 @@ mod carriers;
 mod frame;
 mod step;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Instruction, InstructionInfoFactory, UsedMemory};
 
@@ -118,7 +118,7 @@ pub struct Body {
     /// All instructions by their address.
     pub code: BTreeMap<u64, Instruction>,
     /// Where each of them can go on, inside the function.
-    pub successors: HashMap<u64, Vec<u64>>,
+    pub successors: BTreeMap<u64, Vec<u64>>,
 }
 
 /// Where a value comes from.
@@ -151,13 +151,13 @@ pub struct Slice {
 
 impl Body {
     /// Offset of the stack pointer before each instruction, from where it was at the entry; missing where it is not always the same.
-    pub fn stack_offsets(&self, surroundings: &dyn Surroundings) -> HashMap<u64, i64> {
+    pub fn stack_offsets(&self, surroundings: &dyn Surroundings) -> BTreeMap<u64, i64> {
         let pointers = self.pointers(surroundings);
         pointers.into_iter().filter_map(|(ip, known)| Some((ip, known[4]?))).collect()
     }
 
-    fn pointers(&self, surroundings: &dyn Surroundings) -> HashMap<u64, Pointers> {
-        let code: HashMap<u64, Instruction> = self.code.iter().map(|(ip, insn)| (*ip, *insn)).collect();
+    fn pointers(&self, surroundings: &dyn Surroundings) -> BTreeMap<u64, Pointers> {
+        let code: BTreeMap<u64, Instruction> = self.code.iter().map(|(ip, insn)| (*ip, *insn)).collect();
         frame::solve(&code, self.entry, &|ip| {
             let is_call = code.get(&ip).is_some_and(|insn| surroundings.role(insn) == Role::Call);
             (self.successors.get(&ip).cloned().unwrap_or_default(), is_call)
@@ -170,14 +170,14 @@ pub fn slice(body: &Body, origin: &Origin, surroundings: &mut dyn Surroundings) 
     let pointers = body.pointers(surroundings);
     let given_away = given_away(body, &pointers, surroundings);
     let settled = settled(&pointers);
-    let (before, steps) = (HashMap::new(), HashMap::new());
+    let (before, steps) = (BTreeMap::new(), BTreeMap::new());
     let mut slicer = Slicer { body, origin, pointers, settled, given_away, before, steps };
     slicer.forward(surroundings);
     slicer.finish(surroundings)
 }
 
 /// Where the stack pointer is for most of the function: between pushing what is to be saved and restoring it.
-fn settled(pointers: &HashMap<u64, Pointers>) -> Option<i64> {
+fn settled(pointers: &BTreeMap<u64, Pointers>) -> Option<i64> {
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for offset in pointers.values().filter_map(|known| known[4]) {
         *counts.entry(offset).or_default() += 1;
@@ -186,7 +186,7 @@ fn settled(pointers: &HashMap<u64, Pointers>) -> Option<i64> {
 }
 
 /// The lowest byte of the frame whose address leaves the registers; all above it may be reached through that.
-fn given_away(body: &Body, pointers: &HashMap<u64, Pointers>, surroundings: &dyn Surroundings) -> Option<i64> {
+fn given_away(body: &Body, pointers: &BTreeMap<u64, Pointers>, surroundings: &dyn Surroundings) -> Option<i64> {
     let lowest = |(ip, insn): (&u64, &Instruction)| {
         let pointers = pointers.get(ip)?;
         if !matches!(surroundings.role(insn), Role::Call | Role::Leave) {
@@ -201,11 +201,11 @@ fn given_away(body: &Body, pointers: &HashMap<u64, Pointers>, surroundings: &dyn
 struct Slicer<'a> {
     body: &'a Body,
     origin: &'a Origin,
-    pointers: HashMap<u64, Pointers>,
+    pointers: BTreeMap<u64, Pointers>,
     settled: Option<i64>,
     given_away: Option<i64>,
-    before: HashMap<u64, Carriers>,
-    steps: HashMap<u64, Step>,
+    before: BTreeMap<u64, Carriers>,
+    steps: BTreeMap<u64, Step>,
 }
 
 impl Slicer<'_> {
@@ -276,12 +276,12 @@ impl Slicer<'_> {
     }
 
     /// Backwards: where what carries the value is used later.
-    fn needed(&self) -> HashMap<u64, Carriers> {
-        let mut predecessors: HashMap<u64, Vec<u64>> = HashMap::new();
+    fn needed(&self) -> BTreeMap<u64, Carriers> {
+        let mut predecessors: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for ip in self.steps.keys() {
             self.successors(*ip).iter().for_each(|next| predecessors.entry(*next).or_default().push(*ip));
         }
-        let mut needed: HashMap<u64, Carriers> = HashMap::new();
+        let mut needed: BTreeMap<u64, Carriers> = BTreeMap::new();
         let mut open: Vec<u64> = self.steps.keys().copied().collect();
         while let Some(ip) = open.pop() {
             let Some(step) = self.steps.get(&ip) else { continue };

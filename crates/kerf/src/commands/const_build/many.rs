@@ -31,7 +31,7 @@ pub struct Wanted<'a> {
 
 /// Builds what is left of a list, and sums up.
 pub fn build(opened: &Opened, wanted: &Wanted) -> anyhow::Result<u8> {
-    let queries = many::read_list(&read(wanted.file)?)?;
+    let queries = many::read_list(&read(wanted.file)?);
     let table = wanted.table.create().map_err(constant_error)?;
     let input = opened.input();
     let todo = if wanted.again { queries.clone() } else { many::remaining(&input, &table, &queries)? };

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: all set-up, then format, lints, documentation and tests, each step shown with its time.
 
-use crate::setup::Setup;
+use crate::setup::{self, Setup};
 use crate::steps::Steps;
 use crate::workspace::Workspace;
 use anyhow::{Context, bail};
 use clap::Args;
+use kerf_lab::host::Need;
+use kerf_lab::root::Root;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -34,6 +36,9 @@ impl TestArgs {
 
     fn set_up(&self, workspace: &Workspace, steps: &mut Steps) -> anyhow::Result<()> {
         let setup = Setup::run(steps)?;
+        if !self.quick {
+            systems(steps, &setup)?;
+        }
         let out = workspace.directory("module")?;
         steps.need("kerf.ko, without warnings", || {
             kerf_lab::module::build(&setup.kernel, &workspace.root.join("kernel"), &out).context("build kerf.ko")
@@ -65,6 +70,20 @@ impl TestArgs {
             });
         }
     }
+}
+
+/// What the tests need that boot whole systems, and kernels of another build: fetched here, where one sees it.
+fn systems(steps: &mut Steps, setup: &Setup) -> anyhow::Result<()> {
+    setup::install(steps, &[Need::Roots])?;
+    let mut progress = |what: &str| println!("    {what}");
+    steps.need("another flavour of the kernel", || {
+        let release = setup.kernel.release.replace("-amd64", "-cloud-amd64");
+        kerf_lab::named(&setup.cache, &release, &mut progress).context("get the kernel")
+    })?;
+    steps.need("a base system", || {
+        Root::default().fetch(&setup.cache, &mut progress).context("fetch the base system")
+    })?;
+    Ok(())
 }
 
 /// Runs a command whose output speaks for itself.

@@ -98,8 +98,10 @@ fn panicked(panic: &(dyn Any + Send)) -> ConstError {
 
 fn store(table: &Mutex<Table>, build_id: &str, done: &Done) -> Result<(), ConstError> {
     let failure = done.result.as_ref().err().map(ToString::to_string);
-    let attempt = Attempt { build_id: build_id.to_owned(), query: done.query.clone(), failure, seconds: done.seconds };
     let entries = done.result.as_deref().unwrap_or_default();
+    let ids = entries.iter().map(|entry| entry.id.clone()).collect();
+    let (build_id, query, seconds) = (build_id.to_owned(), done.query.clone(), done.seconds);
+    let attempt = Attempt { build_id, query, failure, ids, seconds };
     let mut table = table.lock().map_err(|_| ConstError::Internal("another thread stopped while it wrote".into()))?;
     table.store_attempt(entries, Some(&attempt))
 }

@@ -37,6 +37,7 @@ const STEPS: &[M<'_>] = &[
         build_id TEXT NOT NULL,
         query TEXT NOT NULL,
         failure TEXT,
+        ids TEXT NOT NULL,
         seconds REAL NOT NULL,
         PRIMARY KEY (build_id, query)
     ) STRICT;",
@@ -58,6 +59,8 @@ pub struct Attempt {
     pub query: String,
     /// Why there is no entry; nothing where there is one.
     pub failure: Option<String>,
+    /// Ids of its entries.
+    pub ids: Vec<String>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -181,9 +184,9 @@ impl Table {
         let path = &self.path;
         let failed = |e: rusqlite::Error| problem(path, &e);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        if let Some(Attempt { build_id, query, failure, seconds }) = attempt {
-            let sql = "INSERT OR REPLACE INTO attempt VALUES (?1, ?2, ?3, ?4)";
-            transaction.execute(sql, params![build_id, query, failure, seconds]).map_err(failed)?;
+        if let Some(Attempt { build_id, query, failure, ids, seconds }) = attempt {
+            let sql = "INSERT OR REPLACE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5)";
+            transaction.execute(sql, params![build_id, query, failure, ids.join("\n"), seconds]).map_err(failed)?;
         }
         for entry in entries {
             if entry.image.build_id.is_empty() {
@@ -220,10 +223,12 @@ impl Table {
     /// If the file cannot be read.
     pub fn attempts(&self, build_id: &str) -> Result<Vec<Attempt>, ConstError> {
         let failed = |e: rusqlite::Error| problem(&self.path, &e);
-        let sql = "SELECT build_id, query, failure, seconds FROM attempt WHERE build_id = ?1 ORDER BY query";
+        let sql = "SELECT build_id, query, failure, ids, seconds FROM attempt WHERE build_id = ?1 ORDER BY query";
         let mut statement = self.connection.prepare(sql).map_err(failed)?;
         let attempt = |row: &Row| -> rusqlite::Result<Attempt> {
-            Ok(Attempt { build_id: row.get(0)?, query: row.get(1)?, failure: row.get(2)?, seconds: row.get(3)? })
+            let ids: String = row.get(3)?;
+            let ids = ids.lines().map(str::to_owned).collect();
+            Ok(Attempt { build_id: row.get(0)?, query: row.get(1)?, failure: row.get(2)?, ids, seconds: row.get(4)? })
         };
         let rows = statement.query_map([build_id], attempt).map_err(failed)?;
         rows.collect::<Result<_, _>>().map_err(failed)

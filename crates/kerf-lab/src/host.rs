@@ -62,7 +62,8 @@ const POLICIES: &[(&str, &str)] = &[
     ("/usr/include/linux/bpf.h", "linux-libc-dev"),
 ];
 const NETWORKS: &[(&str, &str)] = &[("tc", "iproute2")];
-const ROOTS: &[(&str, &str)] = &[("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"), ("unshare", "util-linux")];
+const ROOTS: &[(&str, &str)] =
+    &[("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"), ("unshare", "util-linux"), ("newuidmap", "uidmap")];
 const WEB_SERVERS: &[(&str, &str)] = &[("nginx", "nginx")];
 
 impl Need {

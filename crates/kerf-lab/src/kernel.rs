@@ -67,6 +67,21 @@ impl Kernel {
         if Path::new(name).is_file() { Self::from_file(Path::new(name)) } else { Self::cached(cache, name) }
     }
 
+    /// A kernel of which nothing is there, for tests.
+    #[cfg(test)]
+    pub(crate) fn example(release: &str) -> Self {
+        Kernel {
+            release: release.into(),
+            version: String::new(),
+            vmlinuz: format!("/boot/vmlinuz-{release}").into(),
+            config: None,
+            modules_dir: None,
+            headers: None,
+            source: None,
+            root: "/".into(),
+        }
+    }
+
     fn around(root: PathBuf, release: &str, vmlinuz: PathBuf) -> Self {
         let existing = |path: PathBuf| path.exists().then_some(path);
         Kernel {

@@ -306,16 +306,7 @@ mod tests {
     use super::*;
 
     fn kernel() -> Kernel {
-        Kernel {
-            release: "1-test".into(),
-            version: String::new(),
-            vmlinuz: "/boot/vmlinuz-1-test".into(),
-            config: None,
-            modules_dir: None,
-            headers: None,
-            source: None,
-            root: "/".into(),
-        }
+        Kernel::example("1-test")
     }
 
     #[test]

@@ -195,16 +195,7 @@ mod tests {
     #[test]
     fn a_kept_module_is_found_by_what_it_was_made_from() {
         let (cache, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mut kernel = Kernel {
-            release: "1-test".into(),
-            version: "1-1".into(),
-            vmlinuz: "/boot/vmlinuz-1-test".into(),
-            config: None,
-            modules_dir: None,
-            headers: None,
-            source: None,
-            root: "/".into(),
-        };
+        let mut kernel = Kernel { version: "1-1".into(), ..Kernel::example("1-test") };
         let kept = |kernel: &Kernel| Kept::of(Some(cache.path().to_owned()), kernel, source.path()).unwrap();
         fs::write(source.path().join("a.c"), "one").unwrap();
         kept(&kernel).unwrap().keep("a.ko", b"module\n\0").unwrap();

@@ -242,16 +242,8 @@ mod tests {
         {
             std::fs::write(dir.path().join(name), text).unwrap();
         }
-        let kernel = Kernel {
-            release: "1-test".into(),
-            version: String::new(),
-            vmlinuz: PathBuf::new(),
-            config: None,
-            modules_dir: Some(dir.path().to_owned()),
-            headers: None,
-            source: None,
-            root: dir.path().to_owned(),
-        };
+        let (modules_dir, root) = (Some(dir.path().to_owned()), dir.path().to_owned());
+        let kernel = Kernel { modules_dir, root, ..Kernel::example("1-test") };
         (dir, kernel)
     }
 

@@ -269,16 +269,7 @@ mod tests {
     fn machine() -> (tempfile::TempDir, Machine) {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
-        let kernel = Kernel {
-            release: "1-test".into(),
-            version: String::new(),
-            vmlinuz: "/boot/vmlinuz-1-test".into(),
-            config: None,
-            modules_dir: None,
-            headers: None,
-            source: None,
-            root: "/".into(),
-        };
+        let kernel = Kernel::example("1-test");
         (dir, Machine::new(&cache, kernel, "/bin/kerf"))
     }
 

@@ -44,7 +44,7 @@ impl Root {
     /// # Errors
     /// When the archive cannot be reached, a package cannot be installed, or the image cannot be written.
     pub fn make(&self, cache: &Cache, image: &Path, progress: &mut dyn Progress) -> Result<(), LabError> {
-        let base = self.base(cache, progress)?;
+        let base = self.fetch(cache, progress)?;
         progress.step(&format!("making the root {}", image.display()));
         let work = tempfile::Builder::new()
             .prefix("kerf-root-")
@@ -58,7 +58,10 @@ impl Root {
     }
 
     /// The archive of the base system, made when it is not in the cache.
-    fn base(&self, cache: &Cache, progress: &mut dyn Progress) -> Result<PathBuf, LabError> {
+    ///
+    /// # Errors
+    /// When the distribution's archive cannot be reached or lacks a package.
+    pub fn fetch(&self, cache: &Cache, progress: &mut dyn Progress) -> Result<PathBuf, LabError> {
         let mut packages: Vec<&str> =
             PACKAGES.iter().copied().chain(self.packages.iter().map(String::as_str)).collect();
         packages.sort_unstable();

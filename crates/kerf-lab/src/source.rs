@@ -132,16 +132,7 @@ mod tests {
     fn only_stamped_trees_are_prepared() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path()).unwrap();
-        let kernel = |release: &str, version: &str| Kernel {
-            release: release.into(),
-            version: version.into(),
-            vmlinuz: "/boot/vmlinuz".into(),
-            config: None,
-            modules_dir: None,
-            headers: None,
-            source: None,
-            root: "/".into(),
-        };
+        let kernel = |release: &str, version: &str| Kernel { version: version.into(), ..Kernel::example(release) };
         let plain = kernel("6.12.1+deb12-amd64", "6-1");
         let tree = cache.sources("6-1").join("linux-source-6");
         assert_eq!(prepared(&cache, &plain), None);

@@ -63,8 +63,7 @@ fn boot(image: &Path, options: &[&str], files: &[(&Path, &str)], script: &str) -
         copy(&before, image);
         return common::run(&options, files, script);
     }
-    let said: serde_json::Value = serde_json::from_str(&done(&first)).expect("one JSON object");
-    said["stdout"].as_str().expect("text").to_owned()
+    common::said(&first)
 }
 
 /// Copies a file that is mostly empty.

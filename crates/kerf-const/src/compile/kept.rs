@@ -10,6 +10,8 @@ use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
+use crate::entry::to_hex;
+
 /// A directory of results.
 #[derive(Debug)]
 pub struct Kept {
@@ -50,7 +52,7 @@ impl Kept {
         add(&words.len().to_le_bytes());
         words.iter().for_each(|word| add(word.as_bytes()));
         add(text.as_bytes());
-        let name: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = to_hex(&digest.finalize());
         let (shelf, rest) = name.split_at(2);
         Some(self.directory.join(shelf).join(rest))
     }

@@ -123,3 +123,29 @@ fn a_torn_file_is_refused() {
     let result = Table::open(&path).and_then(|t| t.entries(None));
     assert!(matches!(result, Err(ConstError::Table { .. } | ConstError::Damaged { .. })), "{result:?}");
 }
+
+#[test]
+fn attempts_come_back_with_their_entries() {
+    let (_dir, path) = table();
+    let mut table = Table::create(&path).unwrap();
+    let attempt = |query: &str, failure: Option<&str>, ids: &[&str]| Attempt {
+        build_id: BUILD.into(),
+        query: query.into(),
+        failure: failure.map(Into::into),
+        ids: ids.iter().map(|id| (*id).to_owned()).collect(),
+        seconds: 1.5,
+    };
+    let (failed, built) = (attempt("A", Some("no such name"), &[]), attempt("B", None, &["b.c:L1:2:0", "b.c:L3:2:0"]));
+    table.store_attempt(&[], Some(&built)).unwrap();
+    table.store_attempt(&[], Some(&failed)).unwrap();
+    assert_eq!(table.attempts(BUILD).unwrap(), [failed, built]);
+    assert!(table.attempts("00").unwrap().is_empty());
+}
+
+#[test]
+fn a_table_of_the_first_format_can_be_read_as_it_is() {
+    let (_dir, path) = table();
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE attempt; PRAGMA user_version = 1").unwrap();
+    assert_eq!(Table::open(&path).unwrap().entries(None).unwrap().len(), 2);
+    assert_eq!(Table::create(&path).unwrap().attempts(BUILD).unwrap(), []);
+}

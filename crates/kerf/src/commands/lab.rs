@@ -1,6 +1,6 @@
 //! `kerf lab`: boots kernels in virtual machines.
 
-use super::machine_words::{MachineArgs, Output, Steps, choose_kernel, exit_code};
+use super::machine_words::{MachineArgs, Steps, choose_kernel, exit_code};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use kerf_lab::host::{self, Need};
@@ -238,16 +238,10 @@ impl RunArgs {
         let accelerator = machine.accelerator()?;
         machine.accelerator = Some(accelerator);
         kerf_lab::Progress::step(&mut steps, &format!("booting {} on {accelerator}", machine.kernel.release));
-        let outcome = if self.json {
-            let outcome = machine.run(&self.command)?;
-            if self.machine.console {
-                eprintln!("{}", outcome.console.trim_end());
-            }
+        let outcome = self.machine.boot(&machine, &self.command, self.json)?;
+        if self.json {
             print_json(&outcome)?;
-            outcome
-        } else {
-            machine.run_streaming(&self.command, &mut Output { show_console: self.machine.console })?
-        };
+        }
         Ok(exit_code(outcome.exit_code))
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kerf_lab::{Cache, FileSpec, Kernel, LabError, Machine, Sink};
+use kerf_lab::{Cache, FileSpec, Kernel, LabError, Machine, Outcome, Sink};
 
 /// The machine, without its CPUs.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ pub struct MachineArgs {
     allow_warn: bool,
     /// Show the kernel's console on standard error.
     #[arg(long)]
-    pub console: bool,
+    console: bool,
     /// Another argument for QEMU.
     #[arg(long = "qemu-arg", value_name = "ARG", allow_hyphen_values = true)]
     qemu_args: Vec<OsString>,
@@ -70,6 +70,21 @@ impl MachineArgs {
         machine.allow_warnings = self.allow_warn;
         machine.qemu_args = self.qemu_args.clone();
         Ok(machine)
+    }
+
+    /// Boots the machine for a command, whose output is passed on, or collected for who prints it in another form.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn boot(&self, machine: &Machine, command: &[String], collect: bool) -> Result<Outcome, LabError> {
+        if !collect {
+            return machine.run_streaming(command, &mut Output { show_console: self.console });
+        }
+        let outcome = machine.run(command)?;
+        if self.console {
+            eprintln!("{}", outcome.console.trim_end());
+        }
+        Ok(outcome)
     }
 }
 
@@ -103,9 +118,9 @@ impl kerf_lab::Progress for Steps {
 }
 
 /// Passes the guest's output on.
-pub struct Output {
+struct Output {
     /// The kernel's console too.
-    pub show_console: bool,
+    show_console: bool,
 }
 
 impl Sink for Output {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use kerf_lab::host::{self, Need};
-use kerf_lab::{Accelerator, Machine, Outcome, Plugin, Progress};
+use kerf_lab::{Accelerator, Machine, Plugin, Progress};
 use kerf_profile::plugin::{self, Settings};
 use kerf_profile::{Detail, Geometry, Model, Profile, ProfileError, Symbols, Wanted};
 
-use super::machine_words::{MachineArgs, Output, Steps, exit_code};
+use super::machine_words::{MachineArgs, Steps, exit_code};
 use told::Told;
 
 pub const EXAMPLES: &str = "\
@@ -185,7 +185,7 @@ impl RunArgs {
         machine.silence = SILENCE;
         let command = self.inside(&names, &mut machine);
         steps.step(&format!("booting {} with {} to count", machine.kernel.release, told::of(wanted.detail)));
-        let outcome = self.boot(&machine, &command)?;
+        let outcome = self.machine.boot(&machine, &command, self.json)?;
         let profile = Profile::read(&counts)?;
         let symbols = if self.named() { read_symbols(&names)? } else { Symbols::default() };
         let told = Told::new(&profile, &symbols, wanted, self.named());
@@ -198,17 +198,6 @@ impl RunArgs {
             told.print(self.per_function.then_some(self.top))?
         }
         Ok(exit_code(outcome.exit_code))
-    }
-
-    fn boot(&self, machine: &Machine, command: &[String]) -> anyhow::Result<Outcome> {
-        if !self.json {
-            return Ok(machine.run_streaming(command, &mut Output { show_console: self.machine.console })?);
-        }
-        let outcome = machine.run(command)?;
-        if self.machine.console {
-            eprintln!("{}", outcome.console.trim_end());
-        }
-        Ok(outcome)
     }
 
     /// Whether functions are told apart.

@@ -78,9 +78,14 @@ pub fn small_module(dir: &Path, name: &str, code: &str) -> PathBuf {
 
 /// Runs a script in a guest that is described by more options of `kerf lab run`, and gives its output. Files go to these places.
 pub fn run(options: &[&str], files: &[(&Path, &str)], script: &str) -> String {
-    let said = done(&try_run(options, files, script));
-    let said: serde_json::Value = serde_json::from_str(&said).expect("one JSON object");
-    said["stdout"].as_str().expect("text").to_owned()
+    said(&try_run(options, files, script))
+}
+
+/// What a script has said, by what `kerf lab run --json` tells of it.
+#[track_caller]
+pub fn said(output: &Output) -> String {
+    let told: serde_json::Value = serde_json::from_str(&done(output)).expect("one JSON object");
+    told["stdout"].as_str().expect("text").to_owned()
 }
 
 /// As [`run`], but gives what `kerf lab run` has said and how it ended.

@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context;
 use kerf_const::entry::Entry;
 use kerf_const::many::{self, Done};
-use kerf_const::table::Table;
+use kerf_const::table::{Attempt, Table};
 use serde_json::json;
 
 use super::{Opened, constant_error};
 use crate::commands::const_words::TableArgs;
 use crate::{exit, print};
+
+/// The word for what gave no entry, beside the classes.
+const FAILED: &str = "failed";
 
 /// What a list asks for.
 pub struct Wanted<'a> {
@@ -57,7 +60,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
 fn sentence(done: &Done) -> String {
     let what = match &done.result {
         Ok(entries) => classes(entries.iter()),
-        Err(error) => format!("failed: {error}"),
+        Err(error) => format!("{FAILED}: {error}"),
     };
     format!("{} {what} ({:.1} s)", done.query, done.seconds)
 }
@@ -70,51 +73,58 @@ fn classes<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
     words.join(", ")
 }
 
+/// What the table says of a query.
+struct Outcome<'a> {
+    query: &'a str,
+    class: String,
+    spans: usize,
+    seconds: f64,
+    reason: String,
+}
+
 /// All of the list, from the table: what was built now and what was built before.
 fn report(opened: &Opened, wanted: &Wanted, queries: &[String], tried: usize) -> anyhow::Result<u8> {
-    let build = opened.image.build_id().map(|id| id.to_string()).unwrap_or_default();
-    let table: Table = wanted.table.open()?;
-    let attempts: BTreeMap<String, _> =
-        table.attempts(&build)?.into_iter().map(|attempt| (attempt.query.clone(), attempt)).collect();
-    let entries = table.entries(Some(&build))?;
-    let (mut rows, mut counts, mut failed) = (Vec::new(), BTreeMap::<String, usize>::new(), 0);
-    for query in queries {
-        let Some(attempt) = attempts.get(query) else { continue };
-        let own: Vec<&Entry> = entries.iter().filter(|entry| is_of(entry, query)).collect();
-        let class = if attempt.failure.is_some() { "failed".to_owned() } else { classes(own.iter().copied()) };
-        failed += usize::from(attempt.failure.is_some());
-        *counts.entry(class.clone()).or_default() += 1;
-        let reason = attempt.failure.clone().or_else(|| own.first().map(|entry| entry.reason.clone()));
-        let spans: usize = own.iter().map(|entry| entry.spans.len()).sum();
-        rows.push((query, class, spans, attempt.seconds, reason.unwrap_or_default()));
-    }
+    let outcomes = outcomes(opened, &wanted.table.open()?, queries)?;
     if let Some(file) = wanted.report {
-        let lines = rows.iter().map(|(query, class, spans, seconds, reason)| {
-            format!("{query}\t{class}\t{spans}\t{seconds:.1}\t{}\n", reason.replace(['\t', '\n'], " "))
-        });
-        let text = "query\tclass\tspans\tseconds\treason\n".to_owned() + &lines.collect::<String>();
-        std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
+        std::fs::write(file, columns(&outcomes)).with_context(|| format!("write {}", file.display()))?;
     }
+    let mut counts = BTreeMap::<&str, usize>::new();
+    outcomes.iter().for_each(|outcome| *counts.entry(&outcome.class).or_default() += 1);
+    let failed = counts.get(FAILED).copied().unwrap_or(0);
     if wanted.json {
         print::json(&json!({ "queries": queries.len(), "tried": tried, "failed": failed, "classes": counts }))?;
     } else {
         let before = queries.len() - tried;
         print::text(&format!("{} constants: {tried} built now, {before} before", queries.len()))?;
-        print::text(&print::table(
-            &["CLASS", "COUNT"],
-            counts.iter().map(|(class, n)| vec![class.clone(), n.to_string()]),
-        ))?;
+        let rows = counts.iter().map(|(class, count)| vec![(*class).to_owned(), count.to_string()]);
+        print::text(&print::table(&["CLASS", "COUNT"], rows))?;
     }
     Ok(if failed > 0 { exit::ExitCode::SomeFailed as u8 } else { 0 })
 }
 
-/// Whether a query may have given this entry.
-fn is_of(entry: &Entry, query: &str) -> bool {
-    let name = entry.name.as_deref();
-    match query.split_once(':') {
-        None => name == Some(query),
-        Some((file, rest)) => {
-            entry.id == query || entry.file == file && (name == Some(rest) || entry.id.starts_with(query))
-        }
-    }
+/// In the order of the list.
+fn outcomes<'a>(opened: &Opened, table: &Table, queries: &'a [String]) -> anyhow::Result<Vec<Outcome<'a>>> {
+    let build = opened.image.build_id().map(|id| id.to_string()).unwrap_or_default();
+    let attempts = table.attempts(&build)?;
+    let attempts: BTreeMap<&str, &Attempt> = attempts.iter().map(|attempt| (attempt.query.as_str(), attempt)).collect();
+    let entries = table.entries(Some(&build))?;
+    let entries: BTreeMap<&str, &Entry> = entries.iter().map(|entry| (entry.id.as_str(), entry)).collect();
+    let outcome = |query: &'a String| {
+        let attempt = attempts.get(query.as_str())?;
+        let own: Vec<&Entry> = attempt.ids.iter().filter_map(|id| entries.get(id.as_str()).copied()).collect();
+        let (class, reason) = match &attempt.failure {
+            Some(failure) => (FAILED.to_owned(), failure.clone()),
+            None => (classes(own.iter().copied()), own.first().map(|entry| entry.reason.clone()).unwrap_or_default()),
+        };
+        let spans = own.iter().map(|entry| entry.spans.len()).sum();
+        Some(Outcome { query, class, spans, seconds: attempt.seconds, reason })
+    };
+    Ok(queries.iter().filter_map(outcome).collect())
+}
+
+fn columns(outcomes: &[Outcome]) -> String {
+    let line = |Outcome { query, class, spans, seconds, reason }: &Outcome| {
+        format!("{query}\t{class}\t{spans}\t{seconds:.1}\t{}\n", reason.replace(['\t', '\n'], " "))
+    };
+    "query\tclass\tspans\tseconds\treason\n".to_owned() + &outcomes.iter().map(line).collect::<String>()
 }

@@ -55,6 +55,20 @@ pub enum ConstError {
         /// How many there are.
         lines: u32,
     },
+    /// The line does not use the name.
+    #[error("line {line} of {file} has no use {index} of `{name}`, counted from 0: it reads `{content}`")]
+    NoSuchUse {
+        /// The file.
+        file: String,
+        /// The line.
+        line: u32,
+        /// The name asked for.
+        name: String,
+        /// Which of its uses.
+        index: u32,
+        /// What the line holds.
+        content: String,
+    },
     /// The line does not hold the value.
     #[error(
         "line {line} of {file} has no token {index} with the value {value}: it reads `{content}`{}",

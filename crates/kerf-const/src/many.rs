@@ -24,13 +24,15 @@ pub struct Done {
     pub seconds: f64,
 }
 
-/// Reads a list: a query a line, or columns divided by tabs under a header in which `name`, and perhaps `file`, stand. What begins with `#`
-/// is left out, and a query that comes twice counts once. One that means nothing fails when its turn comes, as others do.
+/// Reads a list: a query a line, or columns divided by tabs under a header in which `name` stands, and perhaps `file` and `place`; a place is
+/// the query where there is one. What begins with `#` is left out, and a query that comes twice counts once. One that means nothing fails when
+/// its turn comes, as others do.
 pub fn read_list(text: &str) -> Vec<String> {
     let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')).peekable();
-    let columns: Vec<&str> = lines.peek().map(|line| line.split('\t').map(str::trim).collect()).unwrap_or_default();
-    let name = columns.iter().position(|column| *column == "name");
-    let file = name.and_then(|_| columns.iter().position(|column| *column == "file"));
+    let header: Vec<&str> = lines.peek().map(|line| line.split('\t').map(str::trim).collect()).unwrap_or_default();
+    let column = |wanted: &str| header.iter().position(|column| *column == wanted);
+    let name = column("name");
+    let (file, place) = (name.and_then(|_| column("file")), name.and_then(|_| column("place")));
     if name.is_some() {
         lines.next();
     }
@@ -38,9 +40,11 @@ pub fn read_list(text: &str) -> Vec<String> {
     let mut queries = Vec::new();
     for line in lines {
         let fields: Vec<&str> = line.split('\t').map(str::trim).collect();
+        let field = |column: Option<usize>| fields.get(column?).copied().filter(|field| !field.is_empty());
         let name = fields.get(name.unwrap_or(0)).copied().unwrap_or_default();
-        let query = match file.and_then(|column| fields.get(column)).filter(|file| !file.is_empty()) {
-            Some(file) if !name.contains(':') => format!("{file}:{name}"),
+        let query = match (field(place), field(file)) {
+            (Some(place), _) => place.to_owned(),
+            (None, Some(file)) if !name.contains(':') => format!("{file}:{name}"),
             _ => name.to_owned(),
         };
         if seen.insert(query.clone()) {
@@ -116,6 +120,8 @@ mod tests {
         let columns = "name\tfile\tline\nA\tblock/a.h\t3\nB\t\t4\nb.c:L1:2:0\tb.c\n";
         assert_eq!(read_list(columns), ["block/a.h:A", "B", "b.c:L1:2:0"]);
         assert_eq!(read_list("file\tname\nx/y.c\tZ\n"), ["x/y.c:Z"]);
+        let places = "name\tfile\tplace\nthe cap\ta.c\ta.c:L3:4:0\nB\ta.c\t\n";
+        assert_eq!(read_list(places), ["a.c:L3:4:0", "a.c:B"]);
         assert!(read_list("").is_empty());
         assert_eq!(read_list("A\n\n1x\n"), ["A", "1x"]);
     }

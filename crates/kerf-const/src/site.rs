@@ -1,4 +1,4 @@
-//! Sites: where a constant stands in the kernel's source, by macro name or by `file:Lline:value:index`.
+//! Sites: where a constant stands in the kernel's source, by macro name, by `file:Lline:value:index`, or by `file:Lline:NAME:index`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -23,6 +23,8 @@ pub enum SiteKind {
     Enum,
     /// The first content of a variable that is not `const`.
     Variable,
+    /// One use of a name, on a line: the other uses keep their value.
+    Use,
 }
 
 impl SiteKind {
@@ -34,6 +36,7 @@ impl SiteKind {
             SiteKind::Const => "const",
             SiteKind::Enum => "enum",
             SiteKind::Variable => "variable",
+            SiteKind::Use => "use",
         }
     }
 }
@@ -58,8 +61,9 @@ pub struct Site {
 }
 
 impl Site {
-    /// The identifier that names the site with a value: `file:Lline:value:index`.
+    /// The identifier that names the site with a value: `file:Lline:value:index`; a use of a name is named by that.
     pub fn id(&self, value: &str) -> String {
+        let value = if self.kind == SiteKind::Use { &self.text } else { value };
         format!("{}:L{}:{}:{}", self.file, self.line, value, self.index)
     }
 
@@ -92,10 +96,21 @@ pub enum Query {
         /// Which of the tokens with that value.
         index: u32,
     },
+    /// One use of a name on a line.
+    Use {
+        /// Path relative to the top of the tree.
+        file: String,
+        /// Line from 1.
+        line: u32,
+        /// The name that stands there.
+        name: String,
+        /// Which of its uses in the line.
+        index: u32,
+    },
 }
 
 impl Query {
-    /// Reads a name, `file:name`, or `file:Lline:value[:index]`.
+    /// Reads a name, `file:name`, `file:Lline:value[:index]`, or `file:Lline:NAME[:index]`.
     pub fn parse(text: &str) -> Result<Query, ConstError> {
         let bad = |why: &str| ConstError::BadQuery { query: text.into(), why: why.into() };
         let parts: Vec<&str> = text.split(':').collect();
@@ -118,14 +133,19 @@ impl Query {
         }
         let line = parts[1].strip_prefix('L').and_then(|l| l.parse().ok()).filter(|l| *l > 0);
         let line = line.ok_or_else(|| bad("the second part is the line, written L335"))?;
-        let value = parse_integer(parts[2]).ok_or_else(|| bad("the third part is the value, an integer"))?;
         let index = match parts.get(3) {
             None => 0,
             Some(i) => {
                 i.parse().map_err(|_| bad("the last part counts the tokens of that value in the line, from 0"))?
             }
         };
-        Ok(Query::Line { file: inside_tree(parts[0]).map_err(bad)?, line, value, index })
+        let file = inside_tree(parts[0]).map_err(bad)?;
+        if is_name(parts[2]) {
+            return Ok(Query::Use { file, line, name: parts[2].into(), index });
+        }
+        let value = parse_integer(parts[2]);
+        let value = value.ok_or_else(|| bad("the third part is the value, an integer, or a name that is used there"))?;
+        Ok(Query::Line { file, line, value, index })
     }
 }
 
@@ -172,6 +192,19 @@ pub struct Literal {
 
 /// All integer literals of a text outside comments, strings and identifiers.
 pub fn literals(text: &str) -> Vec<Literal> {
+    let number = |range: &Range<usize>| text[range.start..].starts_with(|c: char| c.is_ascii_digit());
+    let literal = |range: Range<usize>| Some(Literal { value: parse_integer(&text[range.clone()])?, range });
+    words(text).into_iter().filter(number).filter_map(literal).collect()
+}
+
+/// All identifiers of a text outside comments and strings.
+fn names(text: &str) -> Vec<Range<usize>> {
+    let number = |range: &Range<usize>| text[range.start..].starts_with(|c: char| c.is_ascii_digit());
+    words(text).into_iter().filter(|range| !number(range)).collect()
+}
+
+/// The identifiers and numbers of a text outside comments and strings.
+fn words(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
@@ -188,19 +221,14 @@ pub fn literals(text: &str) -> Vec<Literal> {
                 }
                 at += 1;
             }
-            c if c.is_ascii_alphabetic() || c == b'_' => {
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_') {
-                    at += 1;
-                }
-            }
-            c if c.is_ascii_digit() => {
+            c if c.is_ascii_alphanumeric() || c == b'_' => {
                 let start = at;
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'.') {
+                let dots = c.is_ascii_digit();
+                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_' || dots && bytes[at] == b'.')
+                {
                     at += 1;
                 }
-                if let Some(value) = parse_integer(&text[start..at]) {
-                    found.push(Literal { range: start..at, value });
-                }
+                found.push(start..at);
             }
             _ => at += 1,
         }
@@ -224,6 +252,7 @@ pub fn find(tree: &Path, query: &Query) -> Result<Vec<Site>, ConstError> {
             Ok(sites)
         }
         Query::Line { file, line, value, index } => find_line(tree, file, *line, *value, *index).map(|s| vec![s]),
+        Query::Use { file, line, name, index } => find_use(tree, file, *line, name, *index).map(|s| vec![s]),
     }
 }
 
@@ -320,13 +349,34 @@ fn line_of(text: &str, at: usize) -> u32 {
     1 + text[..at].bytes().filter(|b| *b == b'\n').count() as u32
 }
 
+/// The first byte of a line, and what it reads.
+fn line_in<'a>(text: &'a str, file: &str, line: u32) -> Result<(usize, &'a str), ConstError> {
+    let mut start = 0;
+    for (n, content) in text.split('\n').enumerate() {
+        if n + 1 == line as usize {
+            return Ok((start, content));
+        }
+        start += content.len() + 1;
+    }
+    Err(ConstError::NoSuchLine { file: file.into(), line, lines: text.split('\n').count() as u32 })
+}
+
+fn find_use(tree: &Path, file: &str, line: u32, name: &str, index: u32) -> Result<Site, ConstError> {
+    let text = grep::read_source(tree, file)?;
+    let (start, content) = line_in(&text, file, line)?;
+    let used = names(content).into_iter().filter(|range| content[range.clone()] == *name).nth(index as usize);
+    let Some(used) = used else {
+        let (file, name, content) = (file.into(), name.into(), content.trim().into());
+        return Err(ConstError::NoSuchUse { file, line, name, index, content });
+    };
+    let range = start + used.start..start + used.end;
+    let (file, text) = (file.into(), name.into());
+    Ok(Site { file, line, index, name: None, kind: SiteKind::Use, text, range })
+}
+
 fn find_line(tree: &Path, file: &str, line: u32, value: i128, index: u32) -> Result<Site, ConstError> {
     let text = grep::read_source(tree, file)?;
-    let lines: Vec<&str> = text.split('\n').collect();
-    let Some(content) = lines.get(line as usize - 1) else {
-        return Err(ConstError::NoSuchLine { file: file.into(), line, lines: lines.len() as u32 });
-    };
-    let start: usize = lines[..line as usize - 1].iter().map(|l| l.len() + 1).sum();
+    let (start, content) = line_in(&text, file, line)?;
     let matching: Vec<Literal> = literals(content).into_iter().filter(|l| l.value == value).collect();
     if let Some(literal) = matching.get(index as usize) {
         let range = start + literal.range.start..start + literal.range.end;
@@ -394,6 +444,18 @@ mod tests {
     }
 
     #[test]
+    fn a_use_of_a_name_is_a_site() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.c"), "int a;\n\tx = SIZE_MAX - SIZE /* SIZE */ + SIZE;\n").unwrap();
+        let found = |index| find(dir.path(), &Query::parse(&format!("a.c:L2:SIZE:{index}")).unwrap());
+        let site = &found(1).unwrap()[0];
+        assert_eq!((site.range.clone(), site.id("7"), site.kind), (42..46, "a.c:L2:SIZE:1".into(), SiteKind::Use));
+        assert_eq!(found(0).unwrap()[0].range, 23..27);
+        let error = found(2).unwrap_err().to_string();
+        assert!(error.contains("line 2 of a.c") && error.contains("SIZE"), "{error}");
+    }
+
+    #[test]
     fn macros_keep_their_body_and_lose_their_comment() {
         let text = "#define A 1\n#define LIMIT\t(128 * 1024) /* bytes */\n#define LIMIT2 3\n";
         let sites = definitions("f.h", text, "LIMIT");
@@ -433,7 +495,9 @@ mod tests {
         assert_eq!(Query::parse("A_B").unwrap(), Query::Name("A_B".into()));
         let place = Query::parse("block/blk.h:L335:0x20:1").unwrap();
         assert_eq!(place, Query::Line { file: "block/blk.h".into(), line: 335, value: 32, index: 1 });
-        for bad in ["", "3x", "a:b", "a.c:335:3:0", "a.c:L0:3:0", "../a.c:L3:3:0", "a.c:L3:x:0", "a.c:L3:3:y"] {
+        let used = Query::parse("mm/page_alloc.c:L5639:SZ_1M").unwrap();
+        assert_eq!(used, Query::Use { file: "mm/page_alloc.c".into(), line: 5639, name: "SZ_1M".into(), index: 0 });
+        for bad in ["", "3x", "a:b", "a.c:335:3:0", "a.c:L0:3:0", "../a.c:L3:3:0", "a.c:L3:x+1:0", "a.c:L3:3:y", "a.c:L3:x:y"] {
             assert!(Query::parse(bad).is_err(), "{bad}");
         }
     }

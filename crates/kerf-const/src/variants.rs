@@ -1,6 +1,6 @@
 //! The compiled variants of all units of a constant, made in parallel and kept by value.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +30,8 @@ pub struct Variants<'a> {
     base: Vec<Compiled>,
     made: BTreeMap<i128, Result<Vec<Compiled>, String>>,
     calls: Mutex<HashMap<String, Arc<Calls>>>,
+    /// Functions that were found to do the same with stack frames of another layout.
+    frames_differ: Mutex<BTreeSet<(String, String)>>,
 }
 
 /// The calls of a unit's functions.
@@ -50,7 +52,8 @@ impl<'a> Variants<'a> {
         values: &[i128],
     ) -> Result<Variants<'a>, ConstError> {
         let (base, made) = (Vec::new(), BTreeMap::new());
-        let mut variants = Variants { tree, site: site.clone(), value, units, base, made, calls: Mutex::default() };
+        let (site, calls, frames_differ) = (site.clone(), Mutex::default(), Mutex::default());
+        let mut variants = Variants { tree, site, value, units, base, made, calls, frames_differ };
         let wanted: Vec<Option<i128>> = std::iter::once(None).chain(values.iter().copied().map(Some)).collect();
         let (own, others) = variants.compile_all(&wanted).into_iter().partition::<Vec<_>, _>(|(v, _)| v.is_none());
         variants.base = own.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
@@ -137,6 +140,19 @@ impl<'a> Variants<'a> {
     /// The same, if it has been asked for before.
     pub fn known_calls(&self, unit: usize) -> Option<Arc<Calls>> {
         self.calls.lock().ok()?.get(&self.units.get(unit)?.name).cloned()
+    }
+
+    /// Whether a function agreed with another value before, with stack frames of another layout.
+    pub fn frames_differ(&self, unit: usize, function: &str) -> bool {
+        let key = self.units.get(unit).map(|unit| (unit.name.clone(), function.to_owned()));
+        key.is_some_and(|key| self.frames_differ.lock().is_ok_and(|known| known.contains(&key)))
+    }
+
+    /// Remembers that it did.
+    pub fn note_frames_differ(&self, unit: usize, function: &str) {
+        if let (Some(unit), Ok(mut known)) = (self.units.get(unit), self.frames_differ.lock()) {
+            known.insert((unit.name.clone(), function.to_owned()));
+        }
     }
 
     /// The values that compiled, ascending.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use crate::linear::divide;
 use crate::term::{Arena, BitOp, Node, ShiftOp, Term, mask, signed};
 
@@ -93,7 +95,7 @@ impl Assignment {
 pub struct Evaluator<'a> {
     arena: &'a Arena,
     assignment: &'a Assignment,
-    known: HashMap<Term, u128>,
+    known: FxHashMap<Term, u128>,
 }
 
 impl Arena {
@@ -104,7 +106,7 @@ impl Arena {
 
     /// An evaluator for many terms under one assignment.
     pub fn evaluator<'a>(&'a self, assignment: &'a Assignment) -> Evaluator<'a> {
-        Evaluator { arena: self, assignment, known: HashMap::new() }
+        Evaluator { arena: self, assignment, known: FxHashMap::default() }
     }
 }
 

@@ -22,6 +22,37 @@ impl Arena {
         }
     }
 
+    /// `a - b` where it is the same number whatever the variables are; makes no term.
+    pub(crate) fn constant_difference(&self, a: Term, b: Term) -> Option<u128> {
+        let ones = mask(self.same_width(a, b));
+        if a == b {
+            return Some(0);
+        }
+        let (mut left, mut right) = ([(a, 1)], [(b, 1)]);
+        let (left, first) = self.parts(a, ones, &mut left);
+        let (right, second) = self.parts(b, ones, &mut right);
+        // The terms of a sum are in one order, so that equal sums have equal parts.
+        (left == right).then(|| first.wrapping_sub(second) & ones)
+    }
+
+    /// The terms and the constant of a sum; `own` holds the one term of what is none.
+    fn parts<'a>(
+        &'a self,
+        term: Term,
+        ones: u128,
+        own: &'a mut [(Term, u128); 1],
+    ) -> (&'a [(Term, u128)], u128) {
+        match self.node(term) {
+            Node::Constant(value) => (&[], *value),
+            Node::Sum(terms, constant) => (terms, *constant),
+            Node::Not(inner) => {
+                *own = [(*inner, ones)];
+                (own, ones)
+            }
+            _ => (own, 0),
+        }
+    }
+
     /// The term for a sum whose terms may repeat and be in any order.
     pub(crate) fn sum_of(&mut self, mut linear: Linear, width: u32) -> Term {
         let ones = mask(width);

@@ -14,9 +14,8 @@ enum Distance {
 }
 
 impl Arena {
-    fn distance(&mut self, a: Term, b: Term) -> Distance {
-        let difference = self.sub(a, b);
-        match self.as_constant(difference) {
+    fn distance(&self, a: Term, b: Term) -> Distance {
+        match self.constant_difference(a, b) {
             Some(0) => Distance::Same,
             Some(value) => Distance::Apart(value >> 63 == 1),
             None if self.is_variable_place(a) && self.is_pointer(b) => Distance::Apart(true),
@@ -37,8 +36,13 @@ impl Arena {
 
     /// Whether an address is computed from something else than a variable's place.
     fn is_pointer(&self, address: Term) -> bool {
-        let sum = self.linear(address);
-        !sum.terms.is_empty() && !self.variables.contains(&(sum.constant as u64))
+        let constant = match self.node(address) {
+            Node::Constant(_) => return false,
+            Node::Sum(_, constant) => *constant,
+            Node::Not(_) => u128::from(u64::MAX),
+            _ => 0,
+        };
+        !self.variables.contains(&(constant as u64))
     }
 
     /// The byte of `memory` at a 64-bit `address`.
@@ -49,7 +53,7 @@ impl Arena {
         }
         let mut at = memory;
         let result = loop {
-            match self.node(at).clone() {
+            match *self.node(at) {
                 Node::Store(before, other, value) => match self.distance(address, other) {
                     Distance::Same => break value,
                     Distance::Apart(_) => at = before,
@@ -132,7 +136,7 @@ impl Arena {
         self.intern(Node::Eq(a.min(b), a.max(b)), 1)
     }
 
-    fn all_apart(&mut self, stores: &[(Term, Term)]) -> bool {
+    fn all_apart(&self, stores: &[(Term, Term)]) -> bool {
         stores.iter().enumerate().all(|(at, first)| {
             stores[at + 1..].iter().all(|second| matches!(self.distance(first.0, second.0), Distance::Apart(_)))
         })

@@ -1,9 +1,8 @@
 //! Operands of one instruction: effective addresses, reading and writing with sub-register rules, and immediates that
 //! are replaced by terms.
 
-use std::collections::HashMap;
-
 use iced_x86::{Code, Instruction, MemorySize, OpKind, Register};
+use rustc_hash::FxHashMap;
 
 use crate::error::Unsupported;
 use crate::state::{Access, Flag, Frame, State};
@@ -16,7 +15,7 @@ use crate::term::{Arena, Term};
 /// or the whole address of a RIP-relative one, with 64 bits.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    terms: HashMap<(u64, u32), Term>,
+    terms: FxHashMap<(u64, u32), Term>,
 }
 
 impl Overrides {

@@ -82,7 +82,8 @@ impl Prover {
         Err(ProverError::NoSolver(last.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
     }
 
-    /// The time that one claim may take, 5 s unless set; the answer after that is [`Verdict::Unknown`].
+    /// The time that one claim may take on a processor of its own, 5 s unless set; the answer after that is [`Verdict::Unknown`]. z3 counts its
+    /// steps instead, so that its answers do not depend on what else the machine does.
     ///
     /// # Errors
     /// The solver does not start again.
@@ -236,6 +237,13 @@ fn launch(kind: Kind, timeout: Duration) -> io::Result<Context> {
     builder.build()
 }
 
+/// What z3 does in a millisecond, as it counts itself, on a processor of its own. Its count, unlike a clock, stops at the same place however
+/// busy the machine is, so that what is proved once is proved again.
+const STEPS_A_MILLISECOND: u64 = 2000;
+
+/// So many times the time wanted may pass on the clock: not all of z3's work is counted.
+const LOADED: u64 = 10;
+
 /// Forgets everything, options included.
 fn reset(solver: &mut Context, kind: Kind, timeout: Duration) -> io::Result<()> {
     solver.raw_send(solver.list(vec![solver.atom("reset")]))?;
@@ -244,7 +252,10 @@ fn reset(solver: &mut Context, kind: Kind, timeout: Duration) -> io::Result<()> 
     solver.set_option(":print-success", yes)?;
     solver.set_option(":produce-models", yes)?;
     if kind == Kind::Z3 {
-        let limit = solver.numeral(timeout.as_millis() as u64);
+        let milliseconds = timeout.as_millis() as u64;
+        let steps = solver.numeral(milliseconds * STEPS_A_MILLISECOND);
+        solver.set_option(":rlimit", steps)?;
+        let limit = solver.numeral(milliseconds * LOADED);
         solver.set_option(":timeout", limit)?;
     }
     Ok(())

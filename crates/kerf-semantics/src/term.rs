@@ -3,8 +3,11 @@
 //! Every constructor simplifies (the rules stand in `linear`, `bits`, `slices`, `compare` and `memory`), so that two
 //! computations that mean the same in an obvious way become the same [`Term`], and comparing them costs nothing.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// A term of an [`Arena`]: a bit vector of 1 to 128 bits, or a memory (64-bit addresses to bytes).
 ///
@@ -73,15 +76,26 @@ pub struct Arena {
     nodes: Vec<Node>,
     /// Bits of each node; 0 marks a memory.
     widths: Vec<u32>,
-    index: HashMap<(Node, u32), Term>,
-    pub(crate) extracts: HashMap<(Term, u32, u32), Term>,
-    pub(crate) selects: HashMap<(Term, Term), Term>,
-    pub(crate) complements: HashMap<Term, Term>,
+    /// Each term under the hash of its node and width.
+    index: HashTable<Term>,
+    pub(crate) extracts: FxHashMap<(Term, u32, u32), Term>,
+    pub(crate) selects: FxHashMap<(Term, Term), Term>,
+    pub(crate) complements: FxHashMap<Term, Term>,
     /// What sets of 1-bit operands simplify to.
-    pub(crate) booleans: HashMap<(BitOp, Box<[Term]>), Option<Term>>,
+    pub(crate) booleans: FxHashMap<(BitOp, Box<[Term]>), Option<Term>>,
     fresh: u32,
     /// Where variables with names lie, if they are taken to be apart from what pointers reach; else empty.
     pub(crate) variables: std::ops::Range<u64>,
+}
+
+/// Terms are made from kernels, not by an adversary: a quick hash will do.
+fn hash(node: &Node, width: u32) -> u64 {
+    FxBuildHasher.hash_one((node, width))
+}
+
+fn hash_of(nodes: &[Node], widths: &[u32], term: Term) -> u64 {
+    let at = term.0 as usize;
+    hash(&nodes[at], widths[at])
 }
 
 /// All ones in `width` bits.
@@ -103,15 +117,26 @@ impl Arena {
 
     pub(crate) fn intern(&mut self, node: Node, width: u32) -> Term {
         debug_assert!(width <= 128, "terms have at most 128 bits");
-        let next = Term(self.nodes.len() as u32);
-        let key = (node, width);
-        if let Some(&term) = self.index.get(&key) {
+        let hash = hash(&node, width);
+        if let Some(term) = self.find(&node, width, hash) {
             return term;
         }
-        self.nodes.push(key.0.clone());
+        let next = Term(self.nodes.len() as u32);
+        self.nodes.push(node);
         self.widths.push(width);
-        self.index.insert(key, next);
+        let (nodes, widths) = (&self.nodes, &self.widths);
+        let place = |term: &Term| hash_of(nodes, widths, *term);
+        self.index.insert_unique(hash, next, place);
         next
+    }
+
+    fn find(&self, node: &Node, width: u32, hash: u64) -> Option<Term> {
+        let same = |term: &Term| self.widths[term.0 as usize] == width && self.nodes[term.0 as usize] == *node;
+        self.index.find(hash, same).copied()
+    }
+
+    fn contains(&self, node: &Node, width: u32) -> bool {
+        self.find(node, width, hash(node, width)).is_some()
     }
 
     pub(crate) fn node(&self, term: Term) -> &Node {
@@ -140,8 +165,9 @@ impl Arena {
         loop {
             self.fresh += 1;
             let name: Arc<str> = format!("{label}#{}", self.fresh).into();
-            if !self.index.contains_key(&(Node::Variable(name.clone()), width)) {
-                return self.intern(Node::Variable(name), width);
+            let node = Node::Variable(name);
+            if !self.contains(&node, width) {
+                return self.intern(node, width);
             }
         }
     }
@@ -151,8 +177,9 @@ impl Arena {
         loop {
             self.fresh += 1;
             let name: Arc<str> = format!("{label}#{}", self.fresh).into();
-            if !self.index.contains_key(&(Node::Memory(name.clone()), 0)) {
-                return self.intern(Node::Memory(name), 0);
+            let node = Node::Memory(name);
+            if !self.contains(&node, 0) {
+                return self.intern(node, 0);
             }
         }
     }
@@ -260,8 +287,8 @@ impl Arena {
     }
 
     /// `term` with every occurrence of the keys of `map` replaced by their values (of the same width).
-    pub fn substitute(&mut self, term: Term, map: &HashMap<Term, Term>) -> Term {
-        let mut done: HashMap<Term, Term> = HashMap::new();
+    pub fn substitute(&mut self, term: Term, map: &FxHashMap<Term, Term>) -> Term {
+        let mut done: FxHashMap<Term, Term> = FxHashMap::default();
         for old in self.reachable(&[term]) {
             let new = match map.get(&old) {
                 Some(&new) => {
@@ -276,7 +303,7 @@ impl Arena {
     }
 
     /// `term` made again through the simplifying constructors, its operands looked up in `done`.
-    fn rebuild(&mut self, term: Term, done: &HashMap<Term, Term>) -> Term {
+    fn rebuild(&mut self, term: Term, done: &FxHashMap<Term, Term>) -> Term {
         let width = self.width(term);
         match self.node(term).clone() {
             Node::Constant(_) | Node::Variable(_) | Node::Memory(_) => term,

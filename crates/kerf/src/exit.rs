@@ -145,6 +145,7 @@ impl ExitCode {
             | ConstError::NoSuchFile { .. }
             | ConstError::NotCompiled { .. }
             | ConstError::NoSuchLine { .. }
+            | ConstError::NoSuchUse { .. }
             | ConstError::NoSuchValue { .. } => ExitCode::NotFound,
             ConstError::OutsideDomain { .. } => ExitCode::OutsideDomain,
             ConstError::NoArgument { .. } | ConstError::NoOnce { .. } => ExitCode::Policy,

@@ -65,7 +65,7 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<Measured> {
 }
 
 fn check(input: &Input, entry: &Entry, wanted: &Wanted, measured: &mut Measured) -> anyhow::Result<()> {
-    let values: Vec<i128> = draw(&entry.domain, wanted.values, &mut Random(wanted.seed)).into_iter().collect();
+    let values = draw_from(&entry.domain, wanted.values, wanted.seed);
     let start = Instant::now();
     let mut recheck = Recheck::new(input, entry, Reach::Users, &[])?;
     let ready = start.elapsed().as_secs_f64();
@@ -95,6 +95,19 @@ fn check(input: &Input, entry: &Entry, wanted: &Wanted, measured: &mut Measured)
         measured.complaints.extend(verdict.err().map(|why| format!("{} = {value}: {why}", entry.label())));
     }
     Ok(())
+}
+
+/// What the compiler makes of values, in all units that use the constant, beside what the entry says.
+///
+/// # Errors
+/// If the entry is not of this source and image.
+pub fn audit(input: &Input, entry: &Entry, values: &[i128]) -> anyhow::Result<Vec<Judged>> {
+    Ok(Recheck::new(input, entry, Reach::Users, &[])?.judge(values)?)
+}
+
+/// Different values of a domain, the same ones for the same seed.
+pub fn draw_from(domain: &[Interval], count: usize, seed: u64) -> Vec<i128> {
+    draw(domain, count, &mut Random(seed)).into_iter().collect()
 }
 
 const DRAWN: &str = "random values of the domain";

@@ -1,5 +1,6 @@
 //! `cargo xtask bench NAME`: figures as a table and as `target/bench/NAME.json`.
 
+mod atlas;
 mod cases;
 mod constants;
 mod domain;
@@ -44,6 +45,8 @@ impl Row {
 /// What there is to measure.
 #[derive(Clone, Copy, ValueEnum)]
 enum Name {
+    /// The constants of xtask/data/perf-consts.tsv: class and time of each, and ten random values of each that is proved.
+    Atlas,
     /// The case studies of policies/: stock and tuned in turns, each in a machine of its own.
     Cases,
     /// Time and class of `kerf const build`, for the constants of xtask/data/constants.tsv.
@@ -73,13 +76,16 @@ pub struct BenchArgs {
     /// Measure less: this many constants, or this many cycles.
     #[arg(long, value_name = "N")]
     first: Option<usize>,
-    /// Values for each constant of `domain`.
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    values: usize,
-    /// Where the random numbers of `domain` begin; another number draws other values.
+    /// Values for each constant of `domain` (50 unless said otherwise) and `atlas` (10; 0 leaves the check out).
+    #[arg(long, value_name = "N")]
+    values: Option<usize>,
+    /// Go on with what an interrupted `atlas` has left.
+    #[arg(long)]
+    resume: bool,
+    /// Where the random numbers of `domain` and `atlas` begin; another number draws other values.
     #[arg(long, value_name = "N", default_value_t = domain::SEED)]
     seed: u64,
-    /// Only this constant of the list, for `domain` and `spans`; only this folder, for `cases`.
+    /// Only this constant of the list, for `atlas`, `domain` and `spans`; only this folder, for `cases`.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Units that `headers` compiles with two values.
@@ -92,10 +98,15 @@ impl BenchArgs {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let workspace = Workspace::find()?;
         let (name, result) = match self.name {
+            Name::Atlas => {
+                let (constants, only, values) = (self.first, self.only, self.values.unwrap_or(10));
+                let (seed, resume) = (self.seed, self.resume);
+                ("atlas", atlas::run(&workspace, &atlas::Wanted { constants, only, values, seed, resume })?)
+            }
             Name::Cases => ("cases", cases::run(&workspace, self.only.as_deref())?),
             Name::Constants => ("constants", constants::run(&workspace, self.first)?),
             Name::Domain => {
-                let (constants, only, values) = (self.first, self.only, self.values);
+                let (constants, only, values) = (self.first, self.only, self.values.unwrap_or(50));
                 let seed = self.seed;
                 ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
             }

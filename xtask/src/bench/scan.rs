@@ -107,7 +107,7 @@ fn recall<'a>(list: &'a str, found: &[Candidate], least: u32) -> (f64, Vec<&'a s
     let listed: Vec<&Candidate> = found.iter().filter(|c| c.score >= least).collect();
     let (mut all, mut missed) = (0, Vec::new());
     for fields in rows(list) {
-        let &[name, file, line, .., left_out] = fields.as_slice() else { continue };
+        let &[name, file, line, _, _, _, _, left_out, ..] = fields.as_slice() else { continue };
         if !left_out.is_empty() {
             continue;
         }

@@ -1,8 +1,9 @@
 //! What a path takes for granted: the conditions of the branches on its way.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use kerf_semantics::{Arena, State, Term};
+use rustc_hash::FxHashMap;
 
 use super::facts::Location;
 
@@ -15,7 +16,7 @@ const MOST_TERMS: usize = 60;
 pub struct Assumptions {
     terms: Vec<Term>,
     /// What they say in so many words: the condition is 1, its negation 0, and `x = 3` that `x` is 3.
-    rewrites: HashMap<Term, Term>,
+    rewrites: FxHashMap<Term, Term>,
 }
 
 impl Assumptions {
@@ -87,7 +88,7 @@ impl Assumptions {
             return Vec::new();
         }
         let place = arena.memory(MEMORY);
-        let reread: HashMap<Term, Term> = memory.into_iter().map(|term| (term, place)).collect();
+        let reread: FxHashMap<Term, Term> = memory.into_iter().map(|term| (term, place)).collect();
         let mut names = reread.clone();
         for (location, term) in held {
             let simple = self.simplify(arena, *term);
@@ -110,7 +111,7 @@ impl Assumptions {
     }
 
     /// Names what a place holds, and the parts of it that conditions speak of: bytes, and what was loaded narrower.
-    fn name_parts(&self, arena: &mut Arena, location: Location, term: Term, names: &mut HashMap<Term, Term>) {
+    fn name_parts(&self, arena: &mut Arena, location: Location, term: Term, names: &mut FxHashMap<Term, Term>) {
         let whole = variable(arena, location);
         names.entry(term).or_insert(whole);
         let width = arena.width(term);
@@ -127,7 +128,7 @@ impl Assumptions {
 /// What registers hold that one side alone has loaded from common memory: the other may load it later.
 pub fn loaded(arena: &mut Arena, held: &BTreeMap<Location, Term>, memory: [Term; 2]) -> Vec<Term> {
     let place = arena.memory(MEMORY);
-    let mut names: HashMap<Term, Term> = memory.into_iter().map(|term| (term, place)).collect();
+    let mut names: FxHashMap<Term, Term> = memory.into_iter().map(|term| (term, place)).collect();
     for (location, term) in held {
         if arena.as_variable(*term).is_some() && !everywhere(arena, *term) {
             let name = variable(arena, *location);
@@ -186,7 +187,7 @@ pub fn instantiate(
         return Vec::new();
     }
     let place = arena.memory(MEMORY);
-    let mut values = HashMap::from([(place, memory)]);
+    let mut values = FxHashMap::from_iter([(place, memory)]);
     for (location, term) in held {
         values.insert(variable(arena, *location), *term);
     }

@@ -1,8 +1,9 @@
 //! What is known at a point of both functions: which of their registers, flags and stack slots hold equal values.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use kerf_semantics::{Arena, Flag, Frame, REGISTER_NAMES, State, Term};
+use rustc_hash::FxHashMap;
 
 use super::conditions::{self, Assumptions, everywhere};
 use super::walk::Frames;
@@ -78,7 +79,7 @@ impl Facts {
                 }
             }
         }
-        let mut classes: HashMap<(i64, u8), u32> = HashMap::new();
+        let mut classes: FxHashMap<(i64, u8), u32> = FxHashMap::default();
         for (side, offset, size) in slots {
             let next = classes.len() as u32;
             let class = *classes.entry((*offset, *size)).or_insert(next);
@@ -157,7 +158,7 @@ impl Facts {
         let simple = assumed.simplify_states(arena, states);
         let (held, frames) = held(arena, &simple, slots);
         let mut values: BTreeMap<Location, Value> = frames.into_iter().map(|(l, o)| (l, Value::Frame(o))).collect();
-        let mut classes: HashMap<Term, u32> = HashMap::new();
+        let mut classes: FxHashMap<Term, u32> = FxHashMap::default();
         for (location, term) in held {
             let next = classes.len() as u32;
             let value = if everywhere(arena, term) && arena.reachable(&[term]).len() <= MOST_FIXED {
@@ -224,7 +225,7 @@ impl Facts {
     /// What both know: places are equal only if they are so in both. A slot that one of them does not know was never
     /// written there: what it holds means nothing.
     pub fn meet(&self, other: &Facts) -> Facts {
-        let mut classes: HashMap<(Option<Value>, Option<Value>), u32> = HashMap::new();
+        let mut classes: FxHashMap<(Option<Value>, Option<Value>), u32> = FxHashMap::default();
         let mut next = 0;
         let mut values = BTreeMap::new();
         let all: BTreeSet<Location> = self.values.keys().chain(other.values.keys()).copied().collect();
@@ -267,7 +268,7 @@ impl Facts {
 
     /// Whether two facts differ only in the names of their classes.
     pub fn same(&self, other: &Facts) -> bool {
-        let (mut there, mut back) = (HashMap::new(), HashMap::new());
+        let (mut there, mut back) = (FxHashMap::default(), FxHashMap::default());
         self.conditions == other.conditions
             && self.escaped == other.escaped
             && self.values.len() == other.values.len()

@@ -103,32 +103,38 @@ pub fn comparison<'a>(
     move |template, value, variant, compiled| {
         let numbers = numbers_of(&analysis.templates, template.unit, value);
         let base = &variants.base()[template.unit].code;
-        let walk =
-            |calls: &Calls, effort| prove((base, &compiled.code), &variant.name, &numbers, calls, signatures, effort);
+        let walk = |calls: &Calls, frames| {
+            compare((base, &compiled.code), &variant.name, &numbers, calls, signatures, frames)
+        };
+        let learned = effort == Effort::Full && variants.frames_differ(template.unit, &variant.name);
         // The listing costs another compilation, and types say enough of most calls.
         let known = variants.known_calls(template.unit);
-        if known.is_none() && walk(&Calls::new(), Effort::Quick).is_ok() {
+        if known.is_none() && !learned && walk(&Calls::new(), Frames::One).is_ok() {
             return Ok(());
         }
-        walk(&known.unwrap_or_else(|| variants.calls(template.unit)), effort)
+        let calls = known.unwrap_or_else(|| variants.calls(template.unit));
+        let two = || walk(&calls, Frames::Two).inspect(|()| variants.note_frames_differ(template.unit, &variant.name));
+        match (effort, learned) {
+            (Effort::Quick, _) => walk(&calls, Frames::One),
+            // What it took for one value it mostly takes for the next.
+            (Effort::Full, true) => two().or_else(|why| walk(&calls, Frames::One).map_err(|_| why)),
+            (Effort::Full, false) => walk(&calls, Frames::One).or_else(|_| two()),
+        }
     }
 }
 
 /// Proves that a function of the first, with other numbers in it, does the same as that of the second; else says where
 /// they part.
-pub fn prove(
+#[cfg(test)]
+fn prove(
     codes: (&Code, &Code),
     name: &str,
     numbers: &dyn Fn(&str, Number) -> Option<i64>,
     calls: &HashMap<String, Vec<Call>>,
     signatures: &Signatures,
-    effort: Effort,
 ) -> Result<(), String> {
     let walk = |frames| compare(codes, name, numbers, calls, signatures, frames);
-    match effort {
-        Effort::Quick => walk(Frames::One),
-        Effort::Full => walk(Frames::One).or_else(|_| walk(Frames::Two)),
-    }
+    walk(Frames::One).or_else(|_| walk(Frames::Two))
 }
 
 fn compare(

@@ -53,7 +53,7 @@ fn compare(base: &Compiled, variant: &Compiled, replaced: &[(i64, i64)]) -> Resu
         let mut all = function.code.iter().flat_map(align::numbers);
         assert!(all.any(|(_, held)| held == *old), "the code has no {old}");
     }
-    prove((&base.code, &variant.code), "f", &numbers, &base.calls, &base.signatures, Effort::Full)
+    prove((&base.code, &variant.code), "f", &numbers, &base.calls, &base.signatures)
 }
 
 const TWO: &str = "int g(int); int h(int); int f(int x, int y, int *p) {";

@@ -7,9 +7,10 @@ mod opaque;
 mod path;
 mod solver;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use kerf_semantics::{Arena, State, Term};
+use rustc_hash::FxHashMap;
 
 use super::Signatures;
 use super::conditions::Assumptions;
@@ -41,7 +42,7 @@ pub struct Walk<'a> {
     linker: &'a Linker,
     signatures: &'a Signatures,
     arena: Arena,
-    facts: HashMap<Point, (usize, Facts)>,
+    facts: FxHashMap<Point, (usize, Facts)>,
     pending: VecDeque<Point>,
     frames: Frames,
     slots: BTreeSet<SlotKey>,
@@ -73,7 +74,7 @@ impl<'a> Walk<'a> {
             linker,
             signatures,
             arena,
-            facts: HashMap::new(),
+            facts: FxHashMap::default(),
             pending: VecDeque::new(),
             frames,
             slots: BTreeSet::new(),

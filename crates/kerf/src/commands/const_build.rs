@@ -25,13 +25,16 @@ Examples:
   kerf const build SHRINK_BATCH --source /usr/src/linux-source-6.12 --image /boot/vmlinuz-6.12.43+deb12-amd64
   kerf const build SHRINK_BATCH --dry-run --json
   kerf const build block/mq-deadline.c:write_expire
+  kerf const build mm/page_alloc.c:L5639:SZ_1M
   kerf const build --from constants.tsv --report classes.tsv
 
 Without --source and --image, the kernel that `kerf lab fetch --source` got is used, else the running one with the
 source in /usr/src. The exit code is 0 when every name was built, whatever its class.
 
-A list has a name or place on each line, or columns divided by tabs under a header with `name`, and perhaps `file`. Each constant is stored
-when it is done: a run that was interrupted goes on where it was, and what was tried before is left out.";
+FILE:Lline:NAME is one use of a macro: other uses of it keep their value.
+
+A list has a name or place on each line, or columns divided by tabs under a header with `name`, and perhaps `file` and `place`. Each constant is
+stored when it is done: a run that was interrupted goes on where it was, and what was tried before is left out.";
 
 /// What is left of kept compilations after a build.
 const KEPT_BYTES: u64 = 4 << 30;
@@ -39,7 +42,7 @@ const KEPT_BYTES: u64 = 4 << 30;
 /// What to build, and from what.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Names, names of one file FILE:NAME, or places FILE:Lline:value:index (the index may be left out).
+    /// Names, names of one file FILE:NAME, or places FILE:Lline:value:index or FILE:Lline:NAME:index (the index may be left out).
     #[arg(required_unless_present = "list", value_name = "NAME")]
     names: Vec<String>,
     /// Build a list of constants, on all processors; `-` reads it from standard input.

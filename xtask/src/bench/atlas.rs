@@ -1,0 +1,286 @@
+//! Bench `atlas`: a list of constants that govern performance, each in its class; how long that takes, and whether what is called proved is
+//! what the compiler makes of other values.
+
+use super::domain::{self, audit};
+use super::{Measured, Row};
+use crate::setup::Setup;
+use crate::steps::Steps;
+use crate::workspace::Workspace;
+use anyhow::{Context, ensure};
+use kerf_const::Class;
+use kerf_const::build::Input;
+use kerf_const::entry::Entry;
+use kerf_const::many;
+use kerf_const::table::{Attempt, Table};
+use kerf_const::tree::Tree;
+use kerf_image::Image;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// The list, with the class that each of its constants is in.
+pub const LIST: &str = include_str!("../../data/perf-consts.tsv");
+
+/// What must be proved of those that a proof is possible for.
+const LEAST_PROVED: f64 = 0.97;
+/// Seconds in which the list is to be built on two processors.
+const MOST_SECONDS: f64 = 1200.0;
+/// No entry: the constant could not be built.
+const FAILED: &str = "failed";
+
+/// What to build, and how much of it to check.
+pub struct Wanted {
+    /// How many of the list, or all.
+    pub constants: Option<usize>,
+    /// Only the one with this name or place.
+    pub only: Option<String>,
+    /// How many values of each proved constant are compiled and compared; none where it is 0.
+    pub values: usize,
+    /// Where the random numbers begin.
+    pub seed: u64,
+    /// Go on with what an earlier run has left.
+    pub resume: bool,
+}
+
+/// A constant of the list, and what became of it.
+struct Outcome {
+    query: String,
+    expected: String,
+    class: String,
+    reason: String,
+    seconds: f64,
+    entries: Vec<Entry>,
+}
+
+/// Builds the list, and audits what is proved.
+pub fn run(workspace: &Workspace, wanted: &Wanted) -> anyhow::Result<Measured> {
+    let mut steps = Steps::new();
+    let setup = Setup::run(&mut steps)?;
+    let directory = workspace.directory("bench")?;
+    if !wanted.resume {
+        forget(&directory)?;
+    }
+    let source = setup.kernel.source.as_deref().context("find the kernel's source")?;
+    // Compilations are kept for this run alone: its time is that of somebody who has built nothing before.
+    let tree = Tree::open(source)?.keeping(directory.join("atlas.objects"));
+    let image = Image::open(&setup.kernel.vmlinuz)?;
+    let input = Input { tree: &tree, image: &image, modules: setup.kernel.modules_dir.as_deref() };
+    let queries = queries(wanted)?;
+    let (outcomes, total) = build(&input, &directory.join("atlas.db"), &queries)?;
+    let mut measured = Measured { rows: rows(&outcomes), complaints: complaints(&outcomes) };
+    if let Some(total) = total {
+        measured.rows.push(Row::new("seconds", "all processors", "total", total, "s"));
+        if total > MOST_SECONDS {
+            measured.complaints.push(format!("the list took {total:.0} s, more than {MOST_SECONDS:.0}"));
+        }
+    }
+    if wanted.values > 0 {
+        check(&input, &outcomes, wanted, &directory.join("atlas.audited"), &mut measured)?;
+    }
+    Ok(measured)
+}
+
+/// Removes what an earlier run left.
+fn forget(directory: &Path) -> anyhow::Result<()> {
+    for name in ["atlas.db", "atlas.db-wal", "atlas.db-shm", "atlas.audited"] {
+        let path = directory.join(name);
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    let objects = directory.join("atlas.objects");
+    if objects.exists() {
+        fs::remove_dir_all(&objects).with_context(|| format!("remove {}", objects.display()))?;
+    }
+    Ok(())
+}
+
+/// The queries of the list with the classes that it expects.
+fn queries(wanted: &Wanted) -> anyhow::Result<Vec<(String, String)>> {
+    let named = |query: &String| wanted.only.as_deref().is_none_or(|only| query.ends_with(only));
+    let all = many::read_list(LIST).into_iter().zip(classes(LIST)).filter(|(query, _)| named(query));
+    let chosen: Vec<(String, String)> = all.take(wanted.constants.unwrap_or(usize::MAX)).collect();
+    ensure!(!chosen.is_empty(), "find {} in the list", wanted.only.as_deref().unwrap_or("a constant"));
+    Ok(chosen)
+}
+
+/// The column `class` of a list.
+fn classes(list: &str) -> Vec<String> {
+    let mut lines = list.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let column = lines.next().and_then(|header| header.split('\t').position(|name| name == "class"));
+    let class = |line: &str| column.and_then(|column| line.split('\t').nth(column)).unwrap_or_default().to_owned();
+    lines.map(class).collect()
+}
+
+/// Builds what the table does not have. With the seconds, if that was all of it.
+fn build(
+    input: &Input,
+    path: &Path,
+    queries: &[(String, String)],
+) -> anyhow::Result<(Vec<Outcome>, Option<f64>)> {
+    let names: Vec<String> = queries.iter().map(|(query, _)| query.clone()).collect();
+    let table = Table::create(path)?;
+    let todo = many::remaining(input, &table, &names)?;
+    let whole = todo.len() == names.len();
+    let start = Instant::now();
+    many::build_all(input, table, &todo, &|done| {
+        let what = match &done.result {
+            Ok(entries) => class_of(entries),
+            Err(error) => format!("{FAILED}: {error}"),
+        };
+        println!("    {}: {what} in {:.1} s", done.query, done.seconds);
+    })?;
+    let total = start.elapsed().as_secs_f64();
+    Ok((outcomes(input, &Table::open(path)?, queries)?, whole.then_some(total)))
+}
+
+/// The classes of a constant's entries, each once.
+fn class_of(entries: &[Entry]) -> String {
+    let mut words: Vec<&str> = entries.iter().map(|entry| entry.class.word()).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.join("+")
+}
+
+fn outcomes(input: &Input, table: &Table, queries: &[(String, String)]) -> anyhow::Result<Vec<Outcome>> {
+    let build = input.image.build_id().map(|id| id.to_string()).unwrap_or_default();
+    let attempts: BTreeMap<String, Attempt> =
+        table.attempts(&build)?.into_iter().map(|attempt| (attempt.query.clone(), attempt)).collect();
+    let entries: BTreeMap<String, Entry> =
+        table.entries(Some(&build))?.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+    let outcome = |(query, expected): &(String, String)| {
+        let attempt = attempts.get(query)?;
+        let own: Vec<Entry> = attempt.ids.iter().filter_map(|id| entries.get(id).cloned()).collect();
+        let (class, reason) = match &attempt.failure {
+            Some(failure) => (FAILED.to_owned(), failure.clone()),
+            None => (class_of(&own), own.iter().map(|e| e.reason.as_str()).collect::<Vec<_>>().join("; ")),
+        };
+        let (query, expected, seconds) = (query.clone(), expected.clone(), attempt.seconds);
+        Some(Outcome { query, expected, class, reason, seconds, entries: own })
+    };
+    Ok(queries.iter().filter_map(outcome).collect())
+}
+
+fn rows(outcomes: &[Outcome]) -> Vec<Row> {
+    let mut counts = BTreeMap::<&str, usize>::new();
+    outcomes.iter().for_each(|outcome| *counts.entry(&outcome.class).or_default() += 1);
+    let class = |(class, count): (&str, usize)| Row::new("class", "constants of the list", class, count as f64, "constants");
+    let seconds = |outcome: &Outcome| Row::new("seconds", &outcome.class, &outcome.query, outcome.seconds, "s");
+    let mut rows: Vec<Row> = counts.into_iter().map(class).collect();
+    rows.extend(outcomes.iter().map(seconds));
+    rows.push(Row::new("proved share", "of those that a proof is possible for", "all", proved_share(outcomes), "of 1"));
+    rows
+}
+
+/// The share of proved constants among those whose code alone depends on them: neither the layout of types, nor data, nor nothing.
+fn proved_share(outcomes: &[Outcome]) -> f64 {
+    let impossible = ["layout", "data", "shadowed", "foreign", "absent"];
+    let possible = outcomes.iter().filter(|outcome| !impossible.contains(&outcome.class.as_str()));
+    let (mut all, mut proved) = (0, 0);
+    for outcome in possible {
+        all += 1;
+        proved += u32::from(outcome.class == Class::Proved.word());
+    }
+    f64::from(proved) / f64::from(all.max(1))
+}
+
+fn complaints(outcomes: &[Outcome]) -> Vec<String> {
+    let wrong = outcomes.iter().filter(|outcome| outcome.class != outcome.expected);
+    let sentence =
+        |o: &Outcome| format!("{} is {}, and {} in the list: {}", o.query, o.class, said(&o.expected), o.reason);
+    let mut complaints: Vec<String> = wrong.map(sentence).collect();
+    let share = proved_share(outcomes);
+    if share < LEAST_PROVED {
+        complaints.push(format!("{share:.3} are proved of those that a proof is possible for, less than {LEAST_PROVED}"));
+    }
+    complaints
+}
+
+fn said(class: &str) -> &str {
+    if class.is_empty() { "without a class" } else { class }
+}
+
+/// Compiles random values of each proved constant. What was checked is noted, so that an interrupted run need not do it again.
+fn check(
+    input: &Input,
+    outcomes: &[Outcome],
+    wanted: &Wanted,
+    notes: &PathBuf,
+    measured: &mut Measured,
+) -> anyhow::Result<()> {
+    let noted = fs::read_to_string(notes).unwrap_or_default();
+    let mut notes = fs::OpenOptions::new().create(true).append(true).open(notes).context("note what is checked")?;
+    let (mut checked, mut wrong) = (0, 0);
+    let proved = outcomes.iter().flat_map(|outcome| &outcome.entries).filter(|entry| entry.class == Class::Proved);
+    for entry in proved {
+        let key = format!("{} {} {}", entry.id, wanted.seed, wanted.values);
+        let before = noted.lines().filter_map(|line| line.split_once('\t')).find(|(known, _)| *known == key);
+        let problem = match before {
+            Some((_, problem)) => problem.to_owned(),
+            None => {
+                let problem = problem(input, entry, wanted);
+                writeln!(notes, "{key}\t{}", problem.replace(['\n', '\t'], " ")).context("note what is checked")?;
+                problem
+            }
+        };
+        checked += 1;
+        if !problem.is_empty() {
+            wrong += 1;
+            measured.complaints.push(format!("{} is called proved: {problem}", entry.id));
+        }
+    }
+    let case = format!("{} values of each", wanted.values);
+    measured.rows.push(Row::new("audited", &case, "all", f64::from(checked), "constants"));
+    measured.rows.push(Row::new("false_proved", &case, "all", f64::from(wrong), "constants"));
+    Ok(())
+}
+
+/// What the compiler makes of random values other than the entry says; empty if nothing.
+fn problem(input: &Input, entry: &Entry, wanted: &Wanted) -> String {
+    let start = Instant::now();
+    let values = domain::draw_from(&entry.domain, wanted.values, wanted.seed);
+    let wrong: Vec<String> = match audit(input, entry, &values) {
+        Ok(judged) => judged.into_iter().filter_map(|(value, verdict)| Some(format!("{value}: {}", verdict.err()?))).collect(),
+        Err(error) => vec![error.to_string()],
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    println!("    {}: {} of {} values disagree, {seconds:.1} s", entry.label(), wrong.len(), values.len());
+    wrong.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_constant_of_the_list_has_a_class() {
+        let classes = classes(LIST);
+        assert_eq!(classes.len(), many::read_list(LIST).len());
+        let known = ["proved", "layout", "data", "shadowed", "absent", "sensitive", "shape", "foreign"];
+        let unknown: Vec<&String> = classes.iter().filter(|class| !known.contains(&class.as_str())).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    fn outcome(class: &str, expected: &str) -> Outcome {
+        let (query, reason) = ("A".to_owned(), "so".to_owned());
+        Outcome { query, expected: expected.into(), class: class.into(), reason, seconds: 1.0, entries: Vec::new() }
+    }
+
+    #[test]
+    fn only_code_counts_for_the_share() {
+        let outcomes = ["proved", "proved", "layout", "data", "absent", "shadowed"].map(|class| outcome(class, class));
+        assert!((proved_share(&outcomes) - 1.0).abs() < 1e-9 && complaints(&outcomes).is_empty());
+        let outcomes = ["proved", "shape", "failed", "sensitive"].map(|class| outcome(class, class));
+        assert!((proved_share(&outcomes) - 0.25).abs() < 1e-9);
+        assert!(complaints(&outcomes)[0].contains("less than 0.97"));
+    }
+
+    #[test]
+    fn another_class_is_told() {
+        let complaints = complaints(&[outcome("proved", "proved"), outcome("data", "proved"), outcome("data", "")]);
+        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert_eq!(complaints[0], "A is data, and proved in the list: so");
+    }
+}

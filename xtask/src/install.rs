@@ -19,8 +19,9 @@ pub struct InstallArgs {
 }
 
 /// Files of the repository and where they go.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("dist/kerf.service", "usr/lib/systemd/system/kerf.service"),
+    ("dist/60-kerf.rules", "usr/lib/udev/rules.d/60-kerf.rules"),
     ("README.md", "usr/share/doc/kerf/README.md"),
     ("LICENSE-MIT", "usr/share/doc/kerf/LICENSE-MIT"),
     ("LICENSE-APACHE", "usr/share/doc/kerf/LICENSE-APACHE"),

@@ -107,8 +107,9 @@ fn run_preprocessor(
         .arg(&shadow)
         .arg(tree.root().join(file))
         .args(command)
-        .args(["-g0", "-w", "-E", "-o", "-", unit])
-        .current_dir(tree.root())
+        .args(["-g0", "-w", "-E", "-o", "-"])
+        .arg(tree.input(unit))
+        .current_dir(tree.working_directory())
         .output()
         .map_err(|source| ConstError::Io { what: "run unshare for", path: unit.into(), source })
 }
@@ -241,7 +242,7 @@ impl Unit {
             .arg("-o")
             .arg(&object)
             .arg(&input)
-            .current_dir(tree.root())
+            .current_dir(tree.working_directory())
             .output()
             .map_err(|source| ConstError::Io { what: "run", path: self.command[0].clone().into(), source })?;
         if output.status.success() {

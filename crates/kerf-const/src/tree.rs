@@ -15,12 +15,23 @@ use crate::error::ConstError;
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
+    /// For a module out of the kernel's tree: what it is built against.
+    headers: Option<Headers>,
     version: String,
     config: HashMap<String, String>,
     commands: Mutex<HashMap<String, Vec<String>>>,
     make: Mutex<()>,
     kept: Option<Kept>,
     rules: Mutex<HashMap<String, Arc<Vec<Rule>>>>,
+}
+
+/// What a module out of the kernel's tree is built against.
+#[derive(Debug)]
+struct Headers {
+    /// The kernel's headers, prepared: commands run there.
+    directory: PathBuf,
+    /// Their makefile, where it is not the directory's own.
+    makefile: Option<PathBuf>,
 }
 
 /// `variable += words` of a Makefile, with `y` or `m` for how it is built.
@@ -59,21 +70,46 @@ impl Tree {
         if !root.join("include/generated/autoconf.h").exists() {
             return Err(bad("it is not prepared: run `make olddefconfig prepare` in it"));
         }
-        let config = text
-            .lines()
-            .filter_map(|l| l.strip_prefix("CONFIG_")?.split_once('='))
-            .map(|(k, v)| (k.to_string(), v.trim_matches('"').to_string()))
-            .collect();
         let sublevel = part("SUBLEVEL").unwrap_or_default();
-        Ok(Tree {
-            root,
-            version: format!("{version}.{patch}.{sublevel}"),
-            config,
-            commands: Mutex::default(),
-            make: Mutex::default(),
-            kept: None,
-            rules: Mutex::default(),
-        })
+        Ok(Tree::new(root, format!("{version}.{patch}.{sublevel}"), &text))
+    }
+
+    fn new(root: PathBuf, version: String, config: &str) -> Tree {
+        let options = config.lines().filter_map(|l| l.strip_prefix("CONFIG_")?.split_once('='));
+        let config = options.map(|(k, v)| (k.to_string(), v.trim_matches('"').to_string())).collect();
+        let (commands, make, rules) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Tree { root, headers: None, version, config, commands, make, kept: None, rules }
+    }
+
+    /// Opens the source of a module that is not in the kernel's tree, with the headers that it is built against, and their makefile where
+    /// that is not the headers' own.
+    ///
+    /// # Errors
+    /// [`ConstError::BadTree`] if the directory has no Makefile or Kbuild file, or the headers are not those of a configured kernel.
+    pub fn external(source: &Path, headers: &Path, makefile: Option<PathBuf>) -> Result<Tree, ConstError> {
+        let bad = |tree: &Path, why: &str| ConstError::BadTree { tree: tree.into(), why: why.into() };
+        let root = source.canonicalize().map_err(|_| bad(source, "there is no such directory"))?;
+        if !["Kbuild", "Makefile"].iter().any(|file| root.join(file).is_file()) {
+            return Err(bad(source, "it has no Makefile or Kbuild file that says what is built"));
+        }
+        let directory = headers.canonicalize().map_err(|_| bad(headers, "there is no such directory"))?;
+        let of_headers = |file: &str| fs::read_to_string(directory.join(file));
+        let release = of_headers("include/config/kernel.release")
+            .map_err(|_| bad(headers, "these are no headers of a kernel: it has no include/config/kernel.release"))?;
+        let config = [".config", "include/config/auto.conf"].iter().find_map(|file| of_headers(file).ok());
+        let config = config.ok_or_else(|| bad(headers, "it has no configuration, neither .config nor include/config/auto.conf"))?;
+        let headers = Some(Headers { directory, makefile });
+        Ok(Tree { headers, ..Tree::new(root, release.trim().to_string(), &config) })
+    }
+
+    /// Where the commands of [`Tree::command`] run.
+    pub fn working_directory(&self) -> &Path {
+        self.headers.as_ref().map_or(&self.root, |headers| &headers.directory)
+    }
+
+    /// How a unit is called on the command line.
+    pub fn input(&self, unit: &str) -> PathBuf {
+        if self.headers.is_some() { self.root.join(unit) } else { unit.into() }
     }
 
     /// Compilations are kept in this directory, and taken from there.
@@ -96,7 +132,7 @@ impl Tree {
         &self.root
     }
 
-    /// The kernel version that the tree's Makefile names, for example `6.12.117`.
+    /// The kernel version that the tree's Makefile names, for example `6.12.117`; the whole release for a module out of the tree.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -236,10 +272,15 @@ impl Tree {
         if object.exists() && saved_command_path(&object).exists() {
             return Ok(object);
         }
-        let output = Command::new("make")
-            .args(["-s", &target])
-            .current_dir(&self.root)
-            .env_remove("MAKEFLAGS")
+        let mut make = Command::new("make");
+        make.args(["-s", &target]).current_dir(self.working_directory()).env_remove("MAKEFLAGS");
+        if let Some(headers) = &self.headers {
+            make.arg(format!("M={}", self.root.display()));
+            if let Some(makefile) = &headers.makefile {
+                make.arg("-f").arg(makefile);
+            }
+        }
+        let output = make
             .output()
             .map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
         if !output.status.success() || !object.exists() {
@@ -313,6 +354,26 @@ mod tests {
         let text = "savedcmd_a/b.o := gcc -Wp,-MMD,a/.b.o.d -O2 -DKBUILD_MODNAME='\"b\"' -c -o a/b.o a/b.c ; ./tools/objtool a/b.o\n\nsource_a/b.o := a/b.c\n";
         assert_eq!(parse_saved(text).unwrap(), ["gcc", "-O2", "-DKBUILD_MODNAME=\"b\""]);
         assert_eq!(parse_saved("nothing"), None);
+    }
+
+    #[test]
+    fn a_module_out_of_the_tree_has_headers_and_a_list_of_objects() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, headers) = (dir.path().join("m"), dir.path().join("h"));
+        fs::create_dir_all(&source).unwrap();
+        fs::create_dir_all(headers.join("include/config")).unwrap();
+        let problem = || Tree::external(&source, &headers, None).unwrap_err().to_string();
+        assert!(problem().contains("no Makefile or Kbuild"), "{}", problem());
+        fs::write(source.join("Kbuild"), "obj-m := gate.o\ngate-y := main.o side.o\n").unwrap();
+        assert!(problem().contains("kernel.release"), "{}", problem());
+        fs::write(headers.join("include/config/kernel.release"), "6.1-x\n").unwrap();
+        assert!(problem().contains("no configuration"), "{}", problem());
+        fs::write(headers.join(".config"), "CONFIG_A=y\n").unwrap();
+        let tree = Tree::external(&source, &headers, None).unwrap();
+        assert_eq!((tree.version(), tree.config("A")), ("6.1-x", Some("y")));
+        assert_eq!(tree.destination("side.c"), Destination::Module("gate".into()));
+        assert_eq!(tree.destination("other.c"), Destination::Nowhere);
+        assert!(tree.input("side.c").is_absolute() && tree.working_directory().ends_with("h"));
     }
 
     #[test]

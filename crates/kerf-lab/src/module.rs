@@ -128,11 +128,11 @@ fn list(root: &Path, directory: &Path, files: &mut Vec<(String, Vec<u8>)>) -> Re
     Ok(())
 }
 
-/// The makefile to build with.
+/// The makefile to build with, for headers that lie in a directory where packages are extracted.
 ///
 /// Debian's headers hold a makefile that includes another one by its absolute path, which is right only where the
 /// packages are installed. The included one finds everything from its own place and the current directory.
-pub(crate) fn makefile(root: &Path, headers: &Path) -> PathBuf {
+pub fn makefile(root: &Path, headers: &Path) -> PathBuf {
     let own = headers.join("Makefile");
     let text = fs::read_to_string(&own).unwrap_or_default();
     let included = text.lines().find_map(|line| line.trim().strip_prefix("include /"));

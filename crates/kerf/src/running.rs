@@ -33,6 +33,21 @@ pub fn module_text(name: &str) -> Option<u64> {
     u64::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok().filter(|address| *address != 0)
 }
 
+/// Whether a module has started and is not on its way out.
+pub fn module_is_live(name: &str) -> bool {
+    module_state(name).is_some_and(|state| state == "live")
+}
+
+/// Whether a module is being loaded.
+pub fn module_is_starting(name: &str) -> bool {
+    module_state(name).is_some_and(|state| state == "coming")
+}
+
+fn module_state(name: &str) -> Option<String> {
+    let file = format!("/sys/module/{}/initstate", name.replace('-', "_"));
+    Some(fs::read_to_string(file).ok()?.trim().to_owned())
+}
+
 /// Headers that modules for the running kernel are built against.
 pub fn headers() -> PathBuf {
     Path::new("/lib/modules").join(release()).join("build")

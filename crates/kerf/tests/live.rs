@@ -2,6 +2,8 @@
 
 #[path = "live/effects.rs"]
 mod effects;
+#[path = "live/external.rs"]
+mod external;
 #[path = "live/files.rs"]
 mod files;
 #[path = "live/untyped.rs"]

@@ -44,6 +44,28 @@ pub struct Wanted {
     pub resume: bool,
 }
 
+/// The scope table that this bench has left, for others.
+pub struct Store {
+    /// Its file.
+    pub path: PathBuf,
+    build_id: String,
+}
+
+impl Store {
+    /// Finds it.
+    pub fn open(workspace: &Workspace, setup: &Setup) -> anyhow::Result<Self> {
+        let path = workspace.directory("bench")?.join("atlas.db");
+        ensure!(path.exists(), "find {}: `cargo xtask bench atlas` writes it", path.display());
+        let image = Image::open(&setup.kernel.vmlinuz)?;
+        Ok(Store { path, build_id: image.build_id().map(|id| id.to_string()).unwrap_or_default() })
+    }
+
+    /// The entries of the kernel at hand.
+    pub fn entries(&self) -> anyhow::Result<Vec<Entry>> {
+        Ok(Table::open(&self.path)?.entries(Some(&self.build_id))?)
+    }
+}
+
 /// A constant of the list, and what became of it.
 struct Outcome {
     query: String,

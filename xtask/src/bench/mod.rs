@@ -5,6 +5,7 @@ mod cases;
 mod constants;
 mod domain;
 mod headers;
+mod live;
 mod measure;
 mod scan;
 mod spans;
@@ -55,6 +56,8 @@ enum Name {
     Domain,
     /// Units that use a header's constant: what kerf says against all units of the kernel.
     Headers,
+    /// Constants of the atlas, drawn by a seed, set live to two values each under a workload.
+    Live,
     /// What `kerf const find --scan` lists: how much of it is right, and how much of a list it finds.
     Scan,
     /// What counting costs with each detail, and how closely counts repeat themselves.
@@ -111,6 +114,7 @@ impl BenchArgs {
                 ("domain", domain::run(&domain::Wanted { constants, only, values, seed })?)
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
+            Name::Live => ("live", live::run(&workspace, self.seed, self.first)?),
             Name::Scan => ("scan", scan::run()?),
             Name::Measure => ("measure", measure::run(&workspace, self.first)?),
             Name::Transitions => ("transitions", transitions::run(&workspace, self.first)?),

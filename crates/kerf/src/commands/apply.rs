@@ -1,7 +1,9 @@
 //! `kerf apply`: what the files of /etc/kerf.d say. Each of their words is what a person would type.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
@@ -17,6 +19,7 @@ Examples:
   kerf apply
   kerf apply --dry-run
   kerf apply --directory ./kerf.d --dry-run
+  kerf apply --module nvme
 
 A file of /etc/kerf.d or /usr/lib/kerf.d, named *.toml:
   [const]
@@ -27,13 +30,20 @@ A file of /etc/kerf.d or /usr/lib/kerf.d, named *.toml:
 
 A file hides one of the same name in /usr/lib/kerf.d; of several files that name a constant the first one counts. The constants of
 a file that have the same options change together. A constant that cannot be set does not keep the others from it; the exit code is
-then the first failure's. See docs/drop-ins.md.";
+then the first failure's. Constants of a module that is not loaded wait for it: udev calls `kerf apply --module` when it is. See
+docs/drop-ins.md.";
+
+/// A module that udev tells of is still starting: so long it may take.
+const START: Duration = Duration::from_secs(30);
 
 /// Which files, and how to report.
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     #[command(flatten)]
     files: FilesArgs,
+    /// Only the constants of this module of the kernel, once it has started.
+    #[arg(long, value_name = "NAME")]
+    module: Option<String>,
     /// Say what would change, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -88,7 +98,13 @@ impl ApplyArgs {
         if !rustix::process::geteuid().is_root() {
             return Err(LiveError::NotPermitted.into());
         }
-        let wanted = self.files.read()?;
+        let mut wanted = self.files.read()?;
+        let homes = self.homes(&wanted);
+        if let Some(name) = &self.module {
+            keep_module(&mut wanted, &homes, &name.replace('-', "_"));
+            wait_for_start(name);
+        }
+        let waiting = take_waiting(&mut wanted, &homes, &running::module_is_live);
         let loaded = self.loaded_policies()?;
         let steps = steps(&wanted, &loaded);
         if !steps.is_empty() && !module::is_loaded() && !self.dry_run {
@@ -98,8 +114,20 @@ impl ApplyArgs {
                 return self.report(&[done]);
             }
         }
-        let done: Vec<Done> = steps.into_iter().map(|step| self.carry_out(step)).collect::<anyhow::Result<_>>()?;
+        let mut done: Vec<Done> = steps.into_iter().map(|step| self.carry_out(step)).collect::<anyhow::Result<_>>()?;
+        done.extend(waiting);
         self.report(&done)
+    }
+
+    /// The modules that hold the constants' code, by the constants' ids. What the table does not have is told by the step that sets it.
+    fn homes(&self, wanted: &Wanted) -> BTreeMap<String, String> {
+        let (Ok(table), Ok(build)) = (self.table.open(), running::build_id()) else { return BTreeMap::new() };
+        let home = |constant: &Constant| {
+            let name = constant.id.split('@').next().unwrap_or_default();
+            let module = find_running(&table, &build, name).ok()?.image.module?;
+            Some((constant.id.clone(), module.replace('-', "_")))
+        };
+        wanted.constants.iter().filter_map(home).collect()
     }
 
     /// Where no entry is of the running kernel there is nothing to load the module for: it may be that of another day.
@@ -164,6 +192,33 @@ impl ApplyArgs {
         }
         Ok(code)
     }
+}
+
+/// Leaves what belongs to one module.
+fn keep_module(wanted: &mut Wanted, homes: &BTreeMap<String, String>, module: &str) {
+    wanted.constants.retain(|constant| homes.get(&constant.id).is_some_and(|home| home == module));
+    wanted.policies.clear();
+}
+
+fn wait_for_start(module: &str) {
+    let start = Instant::now();
+    while running::module_is_starting(module) && start.elapsed() < START {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Takes out what no code is there for yet, and says what it waits for.
+fn take_waiting(wanted: &mut Wanted, homes: &BTreeMap<String, String>, live: &dyn Fn(&str) -> bool) -> Vec<Done> {
+    let waits = |constant: &Constant| homes.get(&constant.id).filter(|module| !live(module));
+    let said = |constant: &Constant, module: &str| {
+        let words = ["const".into(), "set".into(), format!("{}={}", constant.id, constant.value)];
+        let words = words.into_iter().chain(options(constant)).collect();
+        let step = Step { file: constant.place.path.clone(), words };
+        Done { step, code: 0, said: format!("waits until the module {module} is loaded") }
+    };
+    let waiting = wanted.constants.iter().filter_map(|constant| Some(said(constant, waits(constant)?))).collect();
+    wanted.constants.retain(|constant| waits(constant).is_none());
+    waiting
 }
 
 impl Step {
@@ -266,6 +321,19 @@ mod tests {
                 "kerf const set C=4 '--when=comm == \"nginx\"' --max=64 --mode=task --note=/etc/kerf.d/a.toml",
             ]
         );
+    }
+
+    #[test]
+    fn constants_of_modules_wait_for_them() {
+        let mut wanted = wanted("[const]\nA = 1\nB = 2\nC = 3\n");
+        let homes = [("B", "x"), ("C", "y")].map(|(id, module)| (id.to_owned(), module.to_owned())).into();
+        let waiting = take_waiting(&mut wanted, &homes, &|module| module == "y");
+        assert_eq!(waiting[0].step.command(), "kerf const set B=2 --note=/etc/kerf.d/a.toml");
+        assert_eq!((waiting.len(), waiting[0].said.as_str()), (1, "waits until the module x is loaded"));
+        let left = |wanted: &Wanted| wanted.constants.iter().map(|c| c.id.clone()).collect::<Vec<_>>();
+        assert_eq!(left(&wanted), ["A", "C"]);
+        keep_module(&mut wanted, &homes, "y");
+        assert_eq!(left(&wanted), ["C"]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ Examples:
   kerf const build SHRINK_BATCH --dry-run --json
   kerf const build block/mq-deadline.c:write_expire
   kerf const build mm/page_alloc.c:L5639:SZ_1M
+  kerf const build RX_BUDGET --external /usr/src/mynic-1.4
   kerf const build --from constants.tsv --report classes.tsv
 
 Without --source and --image, the kernel that `kerf lab fetch --source` got is used, else the running one with the
@@ -81,6 +82,12 @@ pub struct FromArgs {
     /// The deployed modules, a directory lib/modules/RELEASE [default: those that belong to the image].
     #[arg(long, value_name = "DIR")]
     pub modules: Option<PathBuf>,
+    /// The source of a module that is not in the kernel's tree, built: its NAME.ko lies there, or in --modules.
+    #[arg(long, value_name = "DIR", conflicts_with = "source")]
+    pub external: Option<PathBuf>,
+    /// With --external: the headers that it was built against [default: the lab's, else /lib/modules/RELEASE/build].
+    #[arg(long, value_name = "DIR", requires = "external")]
+    pub headers: Option<PathBuf>,
 }
 
 /// What [`FromArgs`] names, opened.
@@ -93,8 +100,10 @@ pub struct Opened {
 impl FromArgs {
     /// Opens source and image.
     pub fn open(&self) -> anyhow::Result<Opened> {
-        let root = self.source.clone().map_or_else(default_tree, Ok)?;
-        let mut tree = Tree::open(&root)?;
+        let mut tree = match &self.external {
+            Some(source) => self.external_tree(source)?,
+            None => Tree::open(&self.source.clone().map_or_else(default_tree, Ok)?)?,
+        };
         // Without a place for it everything is compiled each time.
         if let Ok(cache) = Cache::open_default() {
             tree = tree.keeping(cache.objects());
@@ -104,8 +113,24 @@ impl FromArgs {
             None => default_image(&tree)?,
         };
         let image = Image::open(&path).map_err(ConstError::from)?;
-        let modules = self.modules.clone().or_else(|| modules_of(&path));
+        let modules = self.modules.clone().or_else(|| self.external.clone()).or_else(|| modules_of(&path));
         Ok(Opened { tree, image, modules })
+    }
+
+    /// The source of a module, with the headers that were named, the lab's for the image that was named, or the running kernel's.
+    fn external_tree(&self, source: &Path) -> anyhow::Result<Tree> {
+        if let Some(headers) = &self.headers {
+            return Ok(Tree::external(source, headers, None)?);
+        }
+        let (release, kernels) = (running::release(), cached_kernels());
+        let named = |kernel: &&Kernel| self.image.as_ref().is_none_or(|image| *image == kernel.vmlinuz);
+        let kernel = kernels.iter().filter(named).find(|k| k.release == release).or(kernels.iter().filter(named).next_back());
+        match kernel.and_then(|kernel| Some((kernel, kernel.headers.as_ref()?))) {
+            Some((kernel, headers)) => {
+                Ok(Tree::external(source, headers, Some(kerf_lab::module::makefile(&kernel.root, headers)))?)
+            }
+            None => Ok(Tree::external(source, &running::headers(), None)?),
+        }
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Placement {
     pub immediate: Option<Interval>,
     /// Why there can be no detour, which a policy needs; `None` where there can be one.
     pub no_detour: Option<String>,
-    /// Of kind `Other`: the value nearest to the deployed one that has no place, and why.
+    /// Of kind `Other`: the value nearest to the deployed one, if possible another one, that has no place, and why.
     pub reason: Option<String>,
 }
 
@@ -136,7 +136,8 @@ fn alone(entry: &Entry, values: &[i128]) -> Placement {
     if others.is_empty() {
         return Placement { kind: Kind::Immediate, immediate, no_detour, reason: None };
     }
-    others.sort_by_key(|value| (value - entry.value).abs());
+    // The deployed value needs no place; it tells why only where nothing else does.
+    others.sort_by_key(|value| (*value == entry.value, (value - entry.value).abs()));
     let refused = others.into_iter().find_map(|value| Some((value, refusal(entry, value, Choice::Cheapest)?)));
     let reason = refused.map(|(value, why)| format!("for {value}: {why}"));
     let kind = if reason.is_none() { Kind::Detour } else { Kind::Other };
@@ -201,7 +202,10 @@ mod tests {
     use super::*;
     use crate::apply::tests::{entry, iv, plug_limit, span};
 
-    fn shown(entry: &Entry) -> Vec<(Kind, Option<(i128, i128)>, bool, String)> {
+    /// The kind, what is immediate, whether there can be a detour, and what the reason is.
+    type Shown = (Kind, Option<(i128, i128)>, bool, String);
+
+    fn shown(entry: &Entry) -> Vec<Shown> {
         let one = |p: Placement| {
             let range = p.immediate.map(|i| (i.min, i.max));
             (p.kind, range, p.no_detour.is_none(), p.reason.unwrap_or_default())

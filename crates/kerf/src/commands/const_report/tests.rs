@@ -101,7 +101,7 @@ fn entries() -> Vec<Entry> {
     let other = span(&[0x83, 0xc0, 0x20], &[(0x25, value, 32, (2, 1))], "a branch leads <into> it");
     let mut module = proved("COMMIT_AGE", "fs/ext4/super.c", vec![immediate.clone(), detour.clone()]);
     module.image.module = Some("ext4".into());
-    module.safe_spans.truncate(1);
+    module.safe_spans.remove(0);
     module.governed = vec!["the sysctl \"age\"".into()];
     vec![
         proved("PLUG_LIMIT", "block/blk.h", vec![detour]),

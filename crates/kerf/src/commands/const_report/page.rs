@@ -15,6 +15,7 @@ const SCRIPT: &str = include_str!("../../../data/report.js");
 
 /// Numbers of spans that have a column of their own.
 const COLUMNS: u64 = 10;
+const COLUMNS_AXIS: &str = "spans of a constant; above the columns, per cent of these constants";
 
 /// Directories that have a bar of their own.
 const DIRECTORIES: usize = 14;
@@ -51,16 +52,26 @@ fn introduction(figures: &Figures) -> Markup {
     let proved = figures.classes.get("proved").copied().unwrap_or(0);
     html! {
         p {
-            (figures.entries) " constants of build " code { (figures.build_id) } ", " (share(proved, figures.entries)) " proved: these can be set while the kernel runs. "
+            (figures.entries) " constants of build " code { (figures.build_id) } ", "
+            (share(proved, figures.entries)) " proved: these can be set while the kernel runs. "
             a href="#entries" { "All of them" } " are below, to search and to sort. "
-            @if figures.failed > 0 { (figures.failed) " more could not be built and are " a href="#failures" { "listed last" } ". " }
-            @if figures.functions.is_none() { "The kernel's image was not at hand: bytes were not compared with it, and sizes of functions are not shown." }
-            @else { "The bytes of " (share(figures.compared, figures.spans.count)) " spans were compared with the kernel's image." }
+            @if figures.failed > 0 {
+                (figures.failed) " more could not be built and are " a href="#failures" { "listed last" } ". "
+            }
+            @if figures.functions.is_none() {
+                "The kernel's image was not at hand: bytes were not compared with it, and sizes of functions are not "
+                "shown."
+            } @else {
+                "The bytes of " (share(figures.compared, figures.spans.count))
+                " spans were compared with the kernel's image."
+            }
         }
         p.note {
-            "All figures are counted from these entries, but for the dashed bars and what is said to be the paper's: those are what "
+            "All figures are counted from these entries, but for the dashed bars and what is said to be the "
+            "paper's: those are what "
             em { "Xkernel" } " gives for its " (paper::CONSTANTS) " constants and " (paper::SPANS)
-            " critical spans in another kernel, chosen by its authors. The lists differ, so the figures can only be laid beside each other."
+            " critical spans in another kernel, chosen by its authors. The lists differ, so the figures can "
+            "only be laid beside each other."
         }
     }
 }
@@ -95,7 +106,10 @@ fn what_they_are(figures: &Figures) -> Markup {
         .collect();
     html! {
         h2 { "What they are" }
-        p.note { "After the paper's figure 15. Its four kinds of constants (threshold, interval, batch size, factor) are a reader's judgement and are not in the entries." }
+        p.note {
+            "After the paper's figure 15. Its four kinds of constants (threshold, interval, batch size, "
+            "factor) are a reader's judgement and are not in the entries."
+        }
         h3 { "Class" }
         (plots::bars("Entries by class", &counted(&figures.classes, figures.entries)))
         h3 { "Form in the source" }
@@ -113,23 +127,33 @@ fn spans(figures: &Figures) -> Markup {
     let mut sizes: Vec<(&str, &Histogram)> =
         vec![("critical spans", &spans.instructions), ("safe spans", &safe.instructions)];
     sizes.extend(figures.functions.as_ref().map(|functions| ("functions with a span", functions)));
+    let counts = [("critical spans", &spans.per_constant), ("safe spans", &safe.per_constant)];
     let [one, few, many] = paper::LOCALITY;
     html! {
         h2 { "Spans" }
-        p.note { "A critical span is a place in the code that the value reaches; a safe span is the code in which something that follows from it is still going to be used." }
-        h3 { "How many a proved constant has" }
-        (plots::columns("Spans of a constant", "spans of a constant; above the columns, per cent of these constants", &[("critical spans", &spans.per_constant), ("safe spans", &safe.per_constant)], COLUMNS))
         p.note {
-            (spans.count) " critical and " (safe.count) " safe spans; " (safe.joined) " constants have fewer safe spans than critical ones. The paper's figure 16: "
-            (paper::SPANS) " and " (paper::SAFE_SPANS) ", " (paper::JOINED) " constants; one critical span: " (one) ", fewer than five: " (few) ", more than ten: " (many) "."
+            "A critical span is a place in the code that the value reaches; a safe span is the code in "
+            "which something that follows from it is still going to be used."
+        }
+        h3 { "How many a proved constant has" }
+        (plots::columns("Spans of a constant", COLUMNS_AXIS, &counts, COLUMNS))
+        p.note {
+            (spans.count) " critical and " (safe.count) " safe spans; " (safe.joined)
+            " constants have fewer safe spans than critical ones. The paper's figure 16: "
+            (paper::SPANS) " and " (paper::SAFE_SPANS) ", " (paper::JOINED) " constants; one critical span: " (one)
+            ", fewer than five: " (few) ", more than ten: " (many) "."
         }
         h3 { "How large they are, in instructions" }
         (plots::cumulative("Sizes of spans", "instructions", &sizes))
         p.note {
-            "The share of spans with at most as many instructions; those of called functions that take part are included for safe spans. "
-            "Safe spans have " (safe.median.map_or("no".into(), |n| n.to_string())) " in the middle (the paper, figure 17: " (paper::SAFE_SPAN_MEDIAN) "), "
-            (share(safe.widened, safe.count)) " are widened to their function, and " (share(safe.independent, safe.count)) " use the value once. Critical spans of several instructions: "
-            (share(spans.instructions.range(2..).map(|(_, n)| n).sum(), spans.count)) " (the paper: " (share(paper::LONGER, paper::SPANS)) ")."
+            "The share of spans with at most as many instructions; those of called functions that take part "
+            "are included for safe spans. "
+            "Safe spans have " (safe.median.map_or("no".into(), |n| n.to_string()))
+            " in the middle (the paper, figure 17: " (paper::SAFE_SPAN_MEDIAN) "), "
+            (share(safe.widened, safe.count)) " are widened to their function, and "
+            (share(safe.independent, safe.count)) " use the value once. Critical spans of several instructions: "
+            (share(spans.instructions.range(2..).map(|(_, n)| n).sum(), spans.count)) " (the paper: "
+            (share(paper::LONGER, paper::SPANS)) ")."
         }
     }
 }
@@ -151,7 +175,8 @@ fn numbers(figures: &Figures) -> Markup {
             part("the paper", paper::TWO_PLACES, paper::SPANS, true),
         ]))
         p.note {
-            "Here: spans with several instructions that hold a number; one detour changes them all. The paper: spans that need a second probe, to undo the first one's change. "
+            "Here: spans with several instructions that hold a number; one detour changes them all. The "
+            "paper: spans that need a second probe, to undo the first one's change. "
             "By the number of instructions: " (listed(&spans.updates)) "."
         }
         h3 { "What the instruction does with its number" }
@@ -178,9 +203,13 @@ fn placements(figures: &Figures) -> Markup {
             part("the paper: a breakpoint", paper::BREAKPOINTS, paper::SPANS, true),
         ]))
         p.note {
-            "Immediate: the instructions' own fields hold the numbers of every certified value, and nothing is left in the path. Detour: for some values at least they do not, and a jump to changed copies is possible. "
-            "Other: some values have neither place. " (placements.partly_immediate) " of the detours and others are immediate for a part of the domain. At " (placements.no_detour)
-            " spans there can be no detour, which a policy needs. Of its optimisation of conditional branches the paper says that it takes jumps from " (paper::OPTIMISED) "."
+            "Immediate: the instructions' own fields hold the numbers of every certified value, and nothing "
+            "is left in the path. Detour: for some values at least they do not, and a jump to changed "
+            "copies is possible. "
+            "Other: some values have neither place. " (placements.partly_immediate)
+            " of the detours and others are immediate for a part of the domain. At " (placements.no_detour)
+            " spans there can be no detour, which a policy needs. Of its optimisation of conditional "
+            "branches the paper says that it takes jumps from " (paper::OPTIMISED) "."
         }
         @if !placements.others.is_empty() {
             details {

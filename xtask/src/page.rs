@@ -2,6 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+const BASE: &str = include_str!("../../crates/kerf-trial/data/base.css");
 const STYLE: &str = include_str!("../data/report.css");
 
 /// A page with this title, as a file's text.
@@ -13,7 +14,7 @@ pub fn page(title: &str, body: &Markup) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(BASE)) (PreEscaped(STYLE)) }
             }
             body { (body) }
         }

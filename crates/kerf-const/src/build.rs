@@ -529,6 +529,14 @@ pub(crate) fn locate(analysis: &Analysis, deployed: &Deployed) -> (BTreeMap<usiz
 /// Opens the module that holds a constant's code, if it lies in one and its directory is known.
 pub(crate) fn module_image(input: &Input, module: Option<&str>) -> Result<Option<Image>, ConstError> {
     let (Some(module), Some(directory)) = (module, input.modules) else { return Ok(None) };
+    open_module(directory, module)
+}
+
+/// Opens a module that lies somewhere in a directory; `None` if it is not there.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn open_module(directory: &Path, module: &str) -> Result<Option<Image>, ConstError> {
     let wanted: Vec<String> = ["", ".xz", ".zst", ".gz"].iter().map(|s| format!("{module}.ko{s}")).collect();
     let path = find_file(directory, &|name| wanted.iter().any(|w| *w == name.replace('-', "_")));
     path.map(|p| Image::open(&p).map_err(ConstError::from)).transpose()

@@ -9,8 +9,10 @@ use std::time::Instant;
 use crate::build::{Input, build};
 use crate::entry::Entry;
 use crate::error::ConstError;
+use crate::scan::{self, Progress, Wanted};
 use crate::site::Query;
 use crate::table::{Attempt, Table};
+use crate::tree::Tree;
 use crate::variants::in_parallel;
 
 /// What came of one query.
@@ -52,6 +54,22 @@ pub fn read_list(text: &str) -> Vec<String> {
         }
     }
     queries
+}
+
+/// The list that a scan gives, best first: the constants that score at least so much, in the files and directories `paths`, in all the
+/// source if there are none. As long as source and configuration stay, it is the same in the same order.
+///
+/// # Errors
+/// If a path is not in the source, or the source cannot be read.
+pub fn scanned(tree: &Tree, paths: &[String], score: u32, progress: &dyn Progress) -> Result<Vec<String>, ConstError> {
+    if let Some(path) = paths.iter().find(|path| !tree.root().join(path).exists()) {
+        let why = "with --all, words are files and directories of the source, and it has no such one; a constant is built by its name \
+                   without --all"
+            .into();
+        return Err(ConstError::BadQuery { query: path.clone(), why });
+    }
+    let candidates = scan::scan(tree, &Wanted { paths: paths.to_vec() }, progress)?;
+    Ok(candidates.into_iter().filter(|c| c.score >= score).map(|c| c.site).collect())
 }
 
 /// The queries that were not tried before for this image.

@@ -222,6 +222,10 @@ impl Table {
     /// # Errors
     /// If the file cannot be read.
     pub fn attempts(&self, build_id: &str) -> Result<Vec<Attempt>, ConstError> {
+        // The first format had none.
+        if self.pragma("user_version")? < 2 {
+            return Ok(Vec::new());
+        }
         let failed = |e: rusqlite::Error| problem(&self.path, &e);
         let sql = "SELECT build_id, query, failure, ids, seconds FROM attempt WHERE build_id = ?1 ORDER BY query";
         let mut statement = self.connection.prepare(sql).map_err(failed)?;

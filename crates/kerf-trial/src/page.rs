@@ -4,6 +4,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::{Answer, Direction, plot, words};
 
+/// What all reports have in common, those of other crates included.
+const BASE: &str = include_str!("../data/base.css");
 const STYLE: &str = include_str!("../data/page.css");
 
 /// What the report shows.
@@ -39,7 +41,7 @@ impl Page<'_> {
                     meta charset="utf-8";
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     title { (title) }
-                    style { (PreEscaped(STYLE)) }
+                    style { (PreEscaped(BASE)) (PreEscaped(STYLE)) }
                 }
                 body {
                     h1 { (title) }

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use kerf_const::ConstError;
 use kerf_const::build::{Input, build};
 use kerf_const::entry::Entry;
+use kerf_const::many::scanned;
+use kerf_const::scan::reasons;
 use kerf_const::site::Query;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
 use kerf_lab::{Cache, Kernel};
 
+use super::const_find::scan::Bar;
 use super::const_words::TableArgs;
 use crate::{exit, print, running};
 
@@ -28,33 +31,47 @@ Examples:
   kerf const build mm/page_alloc.c:L5639:SZ_1M
   kerf const build RX_BUDGET --external /usr/src/mynic-1.4
   kerf const build --from constants.tsv --report classes.tsv
+  kerf const build --all --html atlas.html
+  kerf const build --all --score 60 block mm/vmscan.c
 
 Without --source and --image, the kernel that `kerf lab fetch --source` got is used, else the running one with the
 source in /usr/src. The exit code is 0 when every name was built, whatever its class.
 
 FILE:Lline:NAME is one use of a macro: other uses of it keep their value.
 
-A list has a name or place on each line, or columns divided by tabs under a header with `name`, and perhaps `file` and `place`. Each constant is
-stored when it is done: a run that was interrupted goes on where it was, and what was tried before is left out.";
+A list has a name or place on each line, or columns divided by tabs under a header with `name`, and perhaps `file` and `place`. --all takes
+the list that `kerf const find --scan` finds, best first; that is a matter of hours for the whole source. Each constant is stored when it is
+done: a run that was interrupted goes on where it was, and what was tried before is left out.";
 
 /// What is left of kept compilations after a build.
 const KEPT_BYTES: u64 = 4 << 30;
 
 /// What to build, and from what.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("many").args(["list", "all"]))]
 pub struct BuildArgs {
-    /// Names, names of one file FILE:NAME, or places FILE:Lline:value:index or FILE:Lline:NAME:index (the index may be left out).
-    #[arg(required_unless_present = "list", value_name = "NAME")]
+    /// Names, names of one file FILE:NAME, or places FILE:Lline:value:index or FILE:Lline:NAME:index (the index may be left out). With
+    /// --all: files and directories of the source to look at [default: all that is compiled].
+    #[arg(required_unless_present = "many", value_name = "NAME|PATH")]
     names: Vec<String>,
     /// Build a list of constants, on all processors; `-` reads it from standard input.
     #[arg(long = "from", value_name = "FILE", conflicts_with_all = ["names", "dry_run"])]
     list: Option<PathBuf>,
-    /// With --from: also what was tried before.
-    #[arg(long, requires = "list")]
+    /// Build all constants that are likely to govern performance (see `kerf const find --scan`), on all processors.
+    #[arg(long, conflicts_with = "dry_run")]
+    all: bool,
+    /// With --all: leave out what scores less, of 100.
+    #[arg(long, value_name = "N", requires = "all", default_value_t = reasons::LIKELY)]
+    score: u32,
+    /// With --from and --all: also what was tried before.
+    #[arg(long, requires = "many")]
     again: bool,
-    /// With --from: write a line for each constant, columns divided by tabs: query, class, spans, seconds, reason.
-    #[arg(long, value_name = "FILE", requires = "list")]
+    /// With --from and --all: write a line for each constant, columns divided by tabs: query, class, spans, seconds, reason.
+    #[arg(long, value_name = "FILE", requires = "many")]
     report: Option<PathBuf>,
+    /// With --from and --all: write a page of all that the table has of this kernel, as `kerf const report` does.
+    #[arg(long, value_name = "FILE", requires = "many")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     from: FromArgs,
     #[command(flatten)]
@@ -191,7 +208,7 @@ fn default_image(tree: &Tree) -> anyhow::Result<PathBuf> {
 }
 
 /// `lib/modules/RELEASE` beside an image `boot/vmlinuz-RELEASE`.
-fn modules_of(image: &Path) -> Option<PathBuf> {
+pub fn modules_of(image: &Path) -> Option<PathBuf> {
     let image = std::path::absolute(image).ok()?;
     let release = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
     let directory = image.parent()?.parent()?.join("lib/modules").join(release);
@@ -211,10 +228,9 @@ impl BuildArgs {
         if self.anew {
             opened.tree = opened.tree.keeping_nothing();
         }
-        if let Some(file) = &self.list {
-            let (table, report, again, json) = (&self.table, self.report.as_deref(), self.again, self.json);
-            let built = many::build(&opened, &many::Wanted { file, table, again, report, json });
-            return self.pruned(&opened, built.with_context(|| format!("build the constants of {}", file.display())));
+        if self.list.is_some() || self.all {
+            let built = self.many(&opened);
+            return self.pruned(&opened, built);
         }
         let mut built = Vec::new();
         let mut first_error = 0;
@@ -230,6 +246,23 @@ impl BuildArgs {
         }
         let printed = self.print(&built).context("print the entries");
         self.pruned(&opened, printed.map(|()| first_error))
+    }
+
+    fn many(&self, opened: &Opened) -> anyhow::Result<u8> {
+        let what = match &self.list {
+            Some(file) => format!("build the constants of {}", file.display()),
+            None => "build all constants".into(),
+        };
+        let queries = match &self.list {
+            Some(file) => many::read(file),
+            None => scanned(&opened.tree, &self.names, self.score, &Bar::default()).map_err(Into::into),
+        };
+        let built = queries.and_then(|queries| {
+            let (report, page) = (self.report.as_deref(), self.html.as_deref());
+            let wanted = many::Wanted { queries, table: &self.table, again: self.again, report, page, json: self.json };
+            many::build(opened, &wanted)
+        });
+        built.context(what)
     }
 
     /// The result, once no more compilations are kept than should be.

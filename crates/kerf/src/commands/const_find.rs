@@ -1,6 +1,6 @@
 //! `kerf const find`: constants in the source.
 
-mod scan;
+pub mod scan;
 
 use std::path::PathBuf;
 

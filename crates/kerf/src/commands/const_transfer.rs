@@ -9,7 +9,7 @@ use kerf_const::entry::Entry;
 use kerf_const::{ConstError, export};
 use kerf_image::Image;
 
-use super::const_words::TableArgs;
+use super::const_words::{TableArgs, choose_build};
 use crate::{print, running};
 
 pub const EXPORT_EXAMPLES: &str = "\
@@ -62,7 +62,7 @@ impl ExportArgs {
 
     fn execute(&self) -> anyhow::Result<u8> {
         let table = self.table.open()?;
-        let build = self.build(&table.builds()?)?;
+        let build = choose_build(&table, self.build_id.as_deref())?;
         let entries = table.entries(Some(&build))?;
         fs::write(&self.file, export::export(&build, &entries)?).map_err(|source| ConstError::Io {
             what: "write",
@@ -70,24 +70,6 @@ impl ExportArgs {
             source,
         })?;
         report("wrote", "exported", &entries, self.json)
-    }
-
-    fn build(&self, builds: &[(String, String)]) -> anyhow::Result<String> {
-        let wanted = self.build_id.clone().or_else(|| {
-            let own = running::build_id().ok()?;
-            builds.iter().any(|(build, _)| *build == own).then_some(own)
-        });
-        let matching: Vec<&(String, String)> =
-            builds.iter().filter(|(build, _)| build.starts_with(wanted.as_deref().unwrap_or_default())).collect();
-        match matching[..] {
-            [(build, _)] => Ok(build.clone()),
-            _ => {
-                let all: Vec<String> = builds.iter().map(|(build, release)| format!("{build} ({release})")).collect();
-                let why = format!("say with --build-id which kernel is meant: {}", all.join(", "));
-                let query = wanted.unwrap_or_else(|| "the table".into());
-                Err(ConstError::BadQuery { query, why }.into())
-            }
-        }
     }
 }
 

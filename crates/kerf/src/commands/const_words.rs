@@ -8,7 +8,9 @@ use kerf_const::ConstError;
 use kerf_const::entry::Entry;
 use kerf_const::table::{self, Table};
 
-use super::{const_build, const_find, const_list, const_set, const_show, const_transfer, const_unset, const_verify};
+use super::{
+    const_build, const_find, const_list, const_report, const_set, const_show, const_transfer, const_unset, const_verify,
+};
 use crate::running;
 
 /// What can be done with constants.
@@ -26,6 +28,9 @@ pub enum ConstCommand {
     /// List the entries of the scope table.
     #[command(after_help = const_list::EXAMPLES)]
     List(const_list::ListArgs),
+    /// Sum up the entries of the scope table: a page with plots and all entries, or the figures alone.
+    #[command(after_help = const_report::EXAMPLES)]
+    Report(const_report::ReportArgs),
     /// Set constants of the running kernel.
     #[command(after_help = const_set::EXAMPLES)]
     Set(const_set::SetArgs),
@@ -51,6 +56,7 @@ impl ConstCommand {
             ConstCommand::Build(args) => args.run(),
             ConstCommand::Show(args) => args.run(),
             ConstCommand::List(args) => args.run(),
+            ConstCommand::Report(args) => args.run(),
             ConstCommand::Set(args) => args.run(),
             ConstCommand::Unset(args) => args.run(),
             ConstCommand::Export(args) => args.run(),
@@ -120,6 +126,30 @@ pub fn find_anywhere(table: &Table, query: &str) -> anyhow::Result<Entry> {
             let builds: Vec<&str> = others.iter().map(|e| e.image.release.as_str()).collect();
             let why = format!("several kernels have it ({}), none of them runs here", builds.join(", "));
             Err(ConstError::BadQuery { query: query.into(), why }.into())
+        }
+    }
+}
+
+/// The kernel of the table that is meant, by the first digits of its build id; else the running one, else the only one.
+pub fn choose_build(table: &Table, wanted: Option<&str>) -> anyhow::Result<String> {
+    let builds = table.builds()?;
+    if builds.is_empty() {
+        let why = "it has no entries: `kerf const build NAME` makes them".into();
+        return Err(ConstError::Table { path: table.path().into(), why }.into());
+    }
+    let wanted = wanted.map(str::to_owned).or_else(|| {
+        let own = running::build_id().ok()?;
+        builds.iter().any(|(build, _)| *build == own).then_some(own)
+    });
+    let matching: Vec<&(String, String)> =
+        builds.iter().filter(|(build, _)| build.starts_with(wanted.as_deref().unwrap_or_default())).collect();
+    match matching[..] {
+        [(build, _)] => Ok(build.clone()),
+        _ => {
+            let all: Vec<String> = builds.iter().map(|(build, release)| format!("{build} ({release})")).collect();
+            let why = format!("say with --build-id which kernel is meant: {}", all.join(", "));
+            let query = wanted.unwrap_or_else(|| "the table".into());
+            Err(ConstError::BadQuery { query, why }.into())
         }
     }
 }

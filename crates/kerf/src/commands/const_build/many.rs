@@ -1,4 +1,4 @@
-//! `kerf const build --from`: a list of constants, with what came of each told as it is stored.
+//! `kerf const build --from` and `--all`: a list of constants, with what came of each told as it is stored.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -12,6 +12,7 @@ use kerf_const::table::{Attempt, Table};
 use serde_json::json;
 
 use super::{Opened, constant_error};
+use crate::commands::const_report::{Images, write_page};
 use crate::commands::const_words::TableArgs;
 use crate::{exit, print};
 
@@ -20,24 +21,26 @@ const FAILED: &str = "failed";
 
 /// What a list asks for.
 pub struct Wanted<'a> {
-    /// The file; `-` is standard input.
-    pub file: &'a Path,
+    /// The constants.
+    pub queries: Vec<String>,
     /// Where the entries go.
     pub table: &'a TableArgs,
     /// Also those that were tried before.
     pub again: bool,
     /// Where the results go, a line each.
     pub report: Option<&'a Path>,
+    /// Where the page about the whole table goes.
+    pub page: Option<&'a Path>,
     /// Print JSON.
     pub json: bool,
 }
 
 /// Builds what is left of a list, and sums up.
 pub fn build(opened: &Opened, wanted: &Wanted) -> anyhow::Result<u8> {
-    let queries = many::read_list(&read(wanted.file)?);
+    let queries = &wanted.queries;
     let table = wanted.table.create().map_err(constant_error)?;
     let input = opened.input();
-    let todo = if wanted.again { queries.clone() } else { many::remaining(&input, &table, &queries)? };
+    let todo = if wanted.again { queries.clone() } else { many::remaining(&input, &table, queries)? };
     let (bar, count) = (print::Spinner::steps("building constants", todo.len()), AtomicUsize::new(0));
     let told = |done: &Done| {
         bar.step();
@@ -49,12 +52,13 @@ pub fn build(opened: &Opened, wanted: &Wanted) -> anyhow::Result<u8> {
     };
     many::build_all(&input, table, &todo, &told)?;
     drop(bar);
-    report(opened, wanted, &queries, todo.len())
+    report(opened, wanted, todo.len())
 }
 
-fn read(file: &Path) -> anyhow::Result<String> {
+/// The list in a file; `-` is standard input.
+pub fn read(file: &Path) -> anyhow::Result<Vec<String>> {
     let text = if file == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(file) };
-    text.with_context(|| format!("read the list {}", file.display()))
+    Ok(many::read_list(&text.with_context(|| format!("read the list {}", file.display()))?))
 }
 
 fn sentence(done: &Done) -> String {
@@ -83,10 +87,16 @@ struct Outcome<'a> {
 }
 
 /// All of the list, from the table: what was built now and what was built before.
-fn report(opened: &Opened, wanted: &Wanted, queries: &[String], tried: usize) -> anyhow::Result<u8> {
-    let outcomes = outcomes(opened, &wanted.table.open()?, queries)?;
+fn report(opened: &Opened, wanted: &Wanted, tried: usize) -> anyhow::Result<u8> {
+    let queries = &wanted.queries;
+    let table = wanted.table.open()?;
+    let outcomes = outcomes(opened, &table, queries)?;
     if let Some(file) = wanted.report {
         std::fs::write(file, columns(&outcomes)).with_context(|| format!("write {}", file.display()))?;
+    }
+    if let Some(file) = wanted.page {
+        let images = Images { core: &opened.image, modules: opened.modules.as_deref() };
+        write_page(file, &table, &build_id(opened), &images)?;
     }
     let mut counts = BTreeMap::<&str, usize>::new();
     outcomes.iter().for_each(|outcome| *counts.entry(&outcome.class).or_default() += 1);
@@ -102,9 +112,13 @@ fn report(opened: &Opened, wanted: &Wanted, queries: &[String], tried: usize) ->
     Ok(if failed > 0 { exit::ExitCode::SomeFailed as u8 } else { 0 })
 }
 
+fn build_id(opened: &Opened) -> String {
+    opened.image.build_id().map(|id| id.to_string()).unwrap_or_default()
+}
+
 /// In the order of the list.
 fn outcomes<'a>(opened: &Opened, table: &Table, queries: &'a [String]) -> anyhow::Result<Vec<Outcome<'a>>> {
-    let build = opened.image.build_id().map(|id| id.to_string()).unwrap_or_default();
+    let build = build_id(opened);
     let attempts = table.attempts(&build)?;
     let attempts: BTreeMap<&str, &Attempt> = attempts.iter().map(|attempt| (attempt.query.as_str(), attempt)).collect();
     let entries = table.entries(Some(&build))?;

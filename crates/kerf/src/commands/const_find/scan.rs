@@ -20,7 +20,7 @@ const COMMENT: usize = 80;
 
 /// A bar from when it is known how many files there are.
 #[derive(Default)]
-struct Bar(OnceLock<Spinner>);
+pub struct Bar(OnceLock<Spinner>);
 
 impl Progress for Bar {
     fn files(&self, count: usize) {

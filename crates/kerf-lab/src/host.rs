@@ -23,6 +23,8 @@ pub enum Need {
     Networks,
     /// A server for workloads of the benches.
     WebServers,
+    /// A store of keys and values, and what asks it, for a bench.
+    Stores,
     /// Making file systems with an operating system for machines.
     Roots,
 }
@@ -65,6 +67,8 @@ const NETWORKS: &[(&str, &str)] = &[("tc", "iproute2")];
 const ROOTS: &[(&str, &str)] =
     &[("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"), ("unshare", "util-linux"), ("newuidmap", "uidmap")];
 const WEB_SERVERS: &[(&str, &str)] = &[("nginx", "nginx")];
+/// The server is `redis-check-rdb` by another name; the package that has only the name would start it.
+const STORES: &[(&str, &str)] = &[("redis-benchmark", "redis-tools"), ("redis-check-rdb", "redis-tools")];
 
 impl Need {
     fn items(self) -> Vec<(&'static str, &'static str)> {
@@ -76,6 +80,7 @@ impl Need {
             Need::Policies => POLICIES.to_vec(),
             Need::Networks => NETWORKS.to_vec(),
             Need::WebServers => WEB_SERVERS.to_vec(),
+            Need::Stores => STORES.to_vec(),
             Need::Roots => ROOTS.to_vec(),
         }
     }
@@ -129,7 +134,7 @@ pub(crate) fn install_command(packages: impl AsRef<str>) -> String {
 /// The package that has this program.
 pub(crate) fn package_of(program: &str) -> Option<&'static str> {
     let name = Path::new(program).file_name()?.to_str()?;
-    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES, NETWORKS, WEB_SERVERS, ROOTS].concat();
+    let all = [MACHINES, MODULES, SOURCE, PROOFS, POLICIES, NETWORKS, WEB_SERVERS, STORES, ROOTS].concat();
     all.into_iter().find(|(what, _)| *what == name).map(|(_, package)| package)
 }
 

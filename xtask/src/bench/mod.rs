@@ -7,6 +7,7 @@ mod domain;
 mod headers;
 mod live;
 mod measure;
+mod redis;
 mod scan;
 mod spans;
 pub mod switch;
@@ -62,6 +63,8 @@ enum Name {
     Scan,
     /// What counting costs with each detail, and how closely counts repeat themselves.
     Measure,
+    /// Requests to a Redis server with 1 to 128 constants of its path set, and decided by a policy.
+    Redis,
     /// Safe spans of the proved constants: their sizes, and whether a running kernel uses a value outside of them.
     Spans,
     /// Set and unset a constant two thousand times in a virtual machine, under load.
@@ -117,6 +120,7 @@ impl BenchArgs {
             Name::Live => ("live", live::run(&workspace, self.seed, self.first)?),
             Name::Scan => ("scan", scan::run()?),
             Name::Measure => ("measure", measure::run(&workspace, self.first)?),
+            Name::Redis => ("redis", redis::run(&workspace, self.first)?),
             Name::Transitions => ("transitions", transitions::run(&workspace, self.first)?),
             Name::Spans => {
                 let (constants, only) = (self.first, self.only);

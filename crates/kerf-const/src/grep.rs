@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use regex::bytes::Regex;
+use rustc_hash::FxHashSet;
 
 use crate::error::ConstError;
 
@@ -85,18 +86,19 @@ fn scan<T: Send>(tree: &Path, files: &[String], look: impl Fn(&str, &[u8]) -> Op
     found.into_inner().unwrap_or_default()
 }
 
-fn word_regex(words: &[String]) -> Result<Regex, ConstError> {
-    let any: Vec<String> = words.iter().map(|w| regex::escape(w)).collect();
-    Regex::new(&format!(r"\b(?:{})\b", any.join("|"))).map_err(|e| ConstError::Internal(format!("word search: {e}")))
-}
-
 /// The source files that contain one of the words, sorted.
 pub fn files_with_words(tree: &Path, words: &[String]) -> Result<Vec<String>, ConstError> {
-    let regex = word_regex(words)?;
+    let wanted: FxHashSet<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let files = source_files(tree)?;
-    let mut found = scan(tree, &files, |file, bytes| regex.is_match(bytes).then(|| file.to_string()));
+    let mut found = scan(tree, &files, |file, bytes| has_word(bytes, &wanted).then(|| file.to_string()));
     found.sort();
     Ok(found)
+}
+
+/// Whether one of some words stands in a text by itself. A scan asks for thousands of them: no regular expression holds so many.
+fn has_word(text: &[u8], wanted: &FxHashSet<&[u8]>) -> bool {
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii();
+    text.split(|byte| !part(byte)).any(|word| !word.is_empty() && wanted.contains(word))
 }
 
 /// Names of macros in the tree that look like `name`: at most eight, nearest first.
@@ -122,6 +124,16 @@ pub fn similar_macros(tree: &Path, name: &str) -> Result<Vec<String>, ConstError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn thousands_of_words_are_searched_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.c"), "int limit_4999;\n").unwrap();
+        fs::write(dir.path().join("b.c"), "int my_limit_7, limit_70000, limit;\n").unwrap();
+        let words: Vec<String> = (0..20_000).map(|n| format!("limit_{n}")).collect();
+        assert_eq!(files_with_words(dir.path(), &words).unwrap(), ["a.c"]);
+        assert_eq!(files_with_words(dir.path(), &["limit".into()]).unwrap(), ["b.c"]);
+    }
 
     #[test]
     fn only_what_this_kernel_can_be_built_from_is_searched() {

@@ -30,6 +30,7 @@ pub mod many;
 pub mod nmi;
 pub mod operation;
 mod parameters;
+pub mod port;
 pub mod prove;
 pub mod recheck;
 pub mod safe_span;

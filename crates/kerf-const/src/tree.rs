@@ -227,6 +227,35 @@ impl Tree {
         Ok(command)
     }
 
+    /// Asks kbuild for the commands of units without running any of them, where there are no objects yet.
+    ///
+    /// # Errors
+    /// If make cannot be run. Units that it does not make are left out.
+    pub fn learn(&self, units: &[String]) -> Result<(), ConstError> {
+        let known = |unit: &String| self.commands.lock().is_ok_and(|c| c.contains_key(unit));
+        let stem = |unit: &str| format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit));
+        let missing: Vec<&String> = units
+            .iter()
+            .filter(|unit| !known(unit) && !saved_command_path(&self.root.join(stem(unit))).exists())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let output = Command::new("make")
+            .args(["-n", "-k"])
+            .args(missing.iter().map(|unit| stem(unit)))
+            .current_dir(&self.root)
+            .env_remove("MAKEFLAGS")
+            .output()
+            .map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let found = missing.iter().filter_map(|unit| Some(((*unit).clone(), parse_shown(&said, &stem(unit), unit)?)));
+        if let Ok(mut commands) = self.commands.lock() {
+            commands.extend(found);
+        }
+        Ok(())
+    }
+
     /// The object of a unit with its debug information, built by kbuild if it is not there.
     pub fn object(&self, unit: &str) -> Result<PathBuf, ConstError> {
         let target = format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit));
@@ -280,6 +309,17 @@ impl Tree {
 fn saved_command_path(object: &Path) -> PathBuf {
     let name = object.file_name().unwrap_or_default().to_string_lossy();
     object.with_file_name(format!(".{name}.cmd"))
+}
+
+/// Takes the compiler call for an object out of what make shows that it would run.
+fn parse_shown(text: &str, object: &str, unit: &str) -> Option<Vec<String>> {
+    let end = format!(" -c -o {object} {unit}");
+    let at = text.match_indices(&end).find(|(at, _)| {
+        let next = text[at + end.len()..].chars().next();
+        next.is_none_or(|c| c.is_whitespace() || c == ';')
+    })?;
+    let line = text[..at.0].rsplit(['\n', ';']).next()?;
+    parse_saved(&format!("cmd_x := {line}{end}"))
 }
 
 /// Takes the compiler call out of a `.cmd` file: up to the first `;`, without dependency output, input and output.

@@ -113,12 +113,18 @@ impl Opened {
     }
 }
 
-/// Kernels of the lab's cache that have their source, newest last.
+/// Kernels of the lab's cache that have their source, newest last; other flavours come before all plain ones.
 pub fn cached_kernels() -> Vec<Kernel> {
     let Ok(cache) = Cache::open_default() else { return Vec::new() };
     let releases = cache.releases();
     let kernels = releases.iter().filter_map(|release| Kernel::cached(&cache, release).ok());
-    kernels.filter(|kernel| kernel.source.is_some()).collect()
+    by_default(kernels.filter(|kernel| kernel.source.is_some()).collect())
+}
+
+/// In the order in which they are the default: a flavour that was fetched beside the plain kernel does not become it.
+fn by_default(mut kernels: Vec<Kernel>) -> Vec<Kernel> {
+    kernels.sort_by_key(Kernel::is_plain);
+    kernels
 }
 
 /// The running kernel's source if the cache has it, else the newest there, else what a package installed.

@@ -1,0 +1,156 @@
+//! The part of a preprocessed unit that decides what the compiler makes of a constant, to be compared between two configurations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::items::{self, Item};
+use crate::compile::MARK;
+
+/// What hangs together with the marked site.
+#[derive(Debug, Default)]
+pub struct Slice {
+    /// Functions whose text holds the site, or that lead to such a function.
+    pub functions: BTreeSet<String>,
+    /// The text of these and of all that they lead to, types left out.
+    pub code: Vec<String>,
+    /// Definitions of structures, unions and enums that these need, by their tags.
+    pub types: BTreeMap<String, String>,
+    /// Names that the code mentions, those of members included.
+    pub mentioned: BTreeSet<String>,
+}
+
+/// Takes the slice out of a unit's text.
+///
+/// # Errors
+/// In words, if the site stands outside of functions: then it is no matter of code alone.
+pub fn slice(text: &str) -> Result<Slice, String> {
+    let tokens = items::tokens(text);
+    let items = items::items(&tokens);
+    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (n, item) in items.iter().enumerate() {
+        item.declares.iter().for_each(|name| by_name.entry(name).or_default().push(n));
+    }
+    let affected = affected(&items)?;
+    let mut reached = Reached { items: &items, by_name: &by_name, seen: affected.clone(), pending: Vec::new() };
+    let mentioned = reached.close(affected.iter().copied().collect());
+    let mut slice = Slice { mentioned: mentioned.into_iter().map(str::to_owned).collect(), ..Slice::default() };
+    for n in &affected {
+        slice.functions.extend(items[*n].declares.iter().map(|name| (*name).to_owned()));
+    }
+    for n in &reached.seen {
+        let item = &items[*n];
+        match item.tag {
+            Some(tag) => {
+                slice.types.insert(tag.to_owned(), item.text());
+            }
+            // Of what is only declared, a second declaration says nothing more.
+            None if item.forward => {}
+            None => slice.code.push(item.text()),
+        }
+    }
+    Ok(slice)
+}
+
+/// Functions with the site, and those that lead to one of them.
+fn affected(items: &[Item]) -> Result<BTreeSet<usize>, String> {
+    let marked = |item: &Item| item.tokens.contains(&MARK);
+    let mut found: BTreeSet<usize> = (0..items.len()).filter(|n| marked(&items[*n])).collect();
+    if let Some(n) = found.iter().find(|n| !items[**n].function) {
+        let text: String = items[*n].text().chars().take(60).collect();
+        return Err(format!("it stands outside of functions (`{text}…`)"));
+    }
+    loop {
+        let names: BTreeSet<&str> = found.iter().flat_map(|n| items[*n].declares.iter().copied()).collect();
+        let leads = |n: &usize| {
+            let item = &items[*n];
+            !found.contains(n) && item.function && item.refers.iter().any(|name| names.contains(name))
+        };
+        let more: Vec<usize> = (0..items.len()).filter(leads).collect();
+        if more.is_empty() {
+            return Ok(found);
+        }
+        found.extend(more);
+    }
+}
+
+struct Reached<'a, 'b> {
+    items: &'b [Item<'a>],
+    by_name: &'b BTreeMap<&'a str, Vec<usize>>,
+    seen: BTreeSet<usize>,
+    pending: Vec<usize>,
+}
+
+impl<'a> Reached<'a, '_> {
+    /// Everything that some items lead to; gives the names that code mentions. What a member points to counts once the member is mentioned.
+    fn close(&mut self, start: Vec<usize>) -> BTreeSet<&'a str> {
+        let mut mentioned: BTreeSet<&str> = BTreeSet::new();
+        let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        self.pending = start;
+        while let Some(n) = self.pending.pop() {
+            let item = &self.items[n];
+            item.refers.iter().for_each(|name| self.add(name));
+            for (member, name) in &item.behind {
+                if mentioned.contains(member) {
+                    self.add(name);
+                } else {
+                    waiting.entry(member).or_default().insert(name);
+                }
+            }
+            if item.tag.is_some() {
+                continue;
+            }
+            for name in item.refers.iter().chain(&item.members) {
+                if mentioned.insert(name) {
+                    waiting.remove(name).into_iter().flatten().for_each(|name| self.add(name));
+                }
+            }
+        }
+        mentioned
+    }
+
+    fn add(&mut self, name: &str) {
+        for n in self.by_name.get(name).into_iter().flatten() {
+            if self.seen.insert(*n) {
+                self.pending.push(*n);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNIT: &str = "
+# 1 \"a.c\"
+struct other { int x; };
+struct far { int unused; };
+struct near { struct far *away; struct other inner; int limit; };
+enum kinds { FIRST, SECOND };
+typedef unsigned int u32;
+extern int elsewhere(struct far *);
+static inline int helper(u32 n) { return elsewhere(0) + n; }
+static int unrelated(void) { return 5; }
+static int holds(struct near *n) { return helper(n->limit) > (__kerf_site_begin__ 32 __kerf_site_end__); }
+int caller(struct near *n) { if (SECOND) return holds(n); return 0; }
+";
+
+    #[test]
+    fn a_slice_has_what_the_site_hangs_together_with() {
+        let found = slice(UNIT).unwrap();
+        assert_eq!(found.functions.iter().map(String::as_str).collect::<Vec<_>>(), ["caller", "holds"]);
+        assert_eq!(found.types.keys().map(String::as_str).collect::<Vec<_>>(), ["kinds", "near", "other"]);
+        assert!(found.code.iter().any(|c| c.contains("helper")) && !found.code.iter().any(|c| c.contains("unrelated")));
+    }
+
+    #[test]
+    fn what_a_mentioned_member_points_to_counts() {
+        let found = slice(&UNIT.replace("n->limit", "n->away->unused")).unwrap();
+        assert!(found.types.contains_key("far"), "{:?}", found.types);
+    }
+
+    #[test]
+    fn a_site_outside_of_functions_has_no_slice() {
+        let why = slice("int table[__kerf_site_begin__ 3 __kerf_site_end__];").unwrap_err();
+        assert!(why.contains("outside of functions"), "{why}");
+    }
+}

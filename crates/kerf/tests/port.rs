@@ -30,7 +30,14 @@ fn cloud() -> Kernel {
 }
 
 fn port(table: &Path, to: &Path, words: &[&str]) -> Output {
-    kerf().args(["const", "port", "--json", "--to"]).arg(to).args(words).arg("--table").arg(table).output().expect("kerf starts")
+    kerf()
+        .args(["const", "port", "--json", "--to"])
+        .arg(to)
+        .args(words)
+        .arg("--table")
+        .arg(table)
+        .output()
+        .expect("kerf starts")
 }
 
 fn told(output: &Output, code: i32) -> Value {
@@ -43,7 +50,8 @@ fn changed(kernel: &Kernel, dir: &Path, address: u64) -> PathBuf {
     let packed = fs::read(&kernel.vmlinuz).expect("an image");
     let start = packed.windows(4).position(|w| w == [0x28, 0xb5, 0x2f, 0xfd]).expect("it is packed with zstd");
     let mut unpack = Command::new("zstd");
-    let mut child = unpack.args(["-dcq"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("zstd");
+    let mut child =
+        unpack.args(["-dcq"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("zstd");
     let mut input = child.stdin.take().expect("a pipe");
     // What follows the kernel is none of zstd's, which then stops reading.
     let writer = std::thread::spawn(move || input.write_all(&packed[start..]).is_ok());
@@ -54,7 +62,8 @@ fn changed(kernel: &Kernel, dir: &Path, address: u64) -> PathBuf {
     let content = image.section_bytes(section);
     let place = content.as_ptr();
     let _ = place;
-    let at = elf.windows(64.min(content.len())).position(|w| w == &content[..64.min(content.len())]).expect("its content");
+    let at =
+        elf.windows(64.min(content.len())).position(|w| w == &content[..64.min(content.len())]).expect("its content");
     elf[at + (address - holder.address) as usize] ^= 1;
     let path = dir.join(format!("vmlinux-{address:x}"));
     fs::write(&path, elf).expect("it can be written");
@@ -103,8 +112,24 @@ fn entries_go_over_where_the_code_and_its_source_are_the_same() {
 
     // What was carried over travels like any other; an image that has other bytes refuses it.
     let (file, other) = (dir.path().join("cloud.json"), dir.path().join("other.db"));
-    done(&kerf().args(["const", "export", "--build-id", &build_id(&cloud), "--table"]).arg(&table).arg(&file).output().expect("kerf starts"));
-    let import = |image: &Path| kerf().args(["const", "import", "--table"]).arg(&other).arg("--image").arg(image).arg(&file).output().expect("kerf starts");
+    done(
+        &kerf()
+            .args(["const", "export", "--build-id", &build_id(&cloud), "--table"])
+            .arg(&table)
+            .arg(&file)
+            .output()
+            .expect("kerf starts"),
+    );
+    let import = |image: &Path| {
+        kerf()
+            .args(["const", "import", "--table"])
+            .arg(&other)
+            .arg("--image")
+            .arg(image)
+            .arg(&file)
+            .output()
+            .expect("kerf starts")
+    };
     let inside = changed(&cloud, dir.path(), start + span.start);
     for (image, code, words) in [(&inside, 14, "other bytes"), (&plain.vmlinuz, 23, "build"), (&cloud.vmlinuz, 0, "")] {
         let output = import(image);

@@ -28,7 +28,7 @@ pub struct Item<'a> {
     pub refers: Vec<&'a str>,
     /// Members that its code names.
     pub members: Vec<&'a str>,
-    /// What it needs once the code names a member that is a pointer: member and name.
+    /// What it needs once the code names a member: member and name.
     pub behind: Vec<(&'a str, &'a str)>,
 }
 
@@ -252,41 +252,53 @@ fn declarators<'a>(own: &[&'a str], top: &[&'a str], function: bool) -> Vec<&'a 
     names
 }
 
-/// What the definition of a type needs: what its members are, and behind pointers what these lead to.
+/// What the definition of a type needs: what its members are, or point to, once the code names them. How large they are shows in
+/// where the others lie.
 fn of_type<'a>(item: &mut Item<'a>, first_brace: usize) {
     let own = item.tokens.clone();
+    if own.contains(&"enum") && item.tag.is_some() && own[0] == "enum" {
+        item.refers.extend(own.iter().filter(|t| is_name(t)));
+        return;
+    }
     item.refers.extend(own[..first_brace].iter().filter(|t| is_name(t)));
     for statement in own[first_brace..].split(|t| matches!(*t, "{" | "}" | ";")) {
-        match statement.iter().position(|t| *t == "*") {
-            Some(star) => pointer(item, statement, star),
-            None => {
-                for (n, token) in statement.iter().enumerate().filter(|(_, t)| is_name(t)) {
-                    let next = statement.get(n + 1).copied().unwrap_or(";");
-                    let before = n.checked_sub(1).map_or("", |n| statement[n]);
-                    let is_member = matches!(next, ";" | "," | "[" | ":");
-                    if !is_member || matches!(before, ":" | "[" | "=") || is_type(before) {
-                        item.refers.push(token);
-                    }
-                }
+        let members = members(statement);
+        let others = statement.iter().copied().filter(|t| is_name(t) && !members.contains(t));
+        match members.is_empty() {
+            true => item.refers.extend(others),
+            false => {
+                let each = others.flat_map(|name| members.iter().map(move |member| (*member, name)));
+                item.behind.extend(each);
             }
         }
     }
 }
 
-fn pointer<'a>(item: &mut Item<'a>, statement: &[&'a str], star: usize) {
-    let names = |part: &[&'a str]| -> Vec<&'a str> { part.iter().copied().filter(|t| is_name(t)).collect() };
-    let behind = names(&statement[star..]);
-    let Some(member) = behind.first().copied() else {
-        item.refers.extend(names(statement));
-        return;
-    };
-    if star > 0 && statement[star - 1] == "(" {
-        // A function: what it takes and gives matters to who calls it.
-        item.behind.extend(names(statement).into_iter().filter(|n| *n != member).map(|name| (member, name)));
-    } else {
-        item.behind.extend(names(&statement[..star]).into_iter().map(|name| (member, name)));
-        item.refers.extend(behind.iter().skip(1));
+/// The members that a declaration in a structure declares.
+fn members<'a>(statement: &[&'a str]) -> Vec<&'a str> {
+    // `int (*member)(struct a *)`: what is in the second brackets are parameters.
+    let function = statement.windows(2).position(|two| two == ["(", "*"]);
+    if let Some(at) = function {
+        return statement[at + 2..].iter().copied().find(|t| is_name(t)).into_iter().collect();
     }
+    let mut depth = 0usize;
+    let mut found = Vec::new();
+    for (n, token) in statement.iter().enumerate() {
+        match *token {
+            "(" | "[" => depth += 1,
+            ")" | "]" => depth = depth.saturating_sub(1),
+            name if depth == 0 && is_name(name) => {
+                let next = statement.get(n + 1).copied().unwrap_or(";");
+                let before = n.checked_sub(1).map_or("", |n| statement[n]);
+                let ends = matches!(next, ";" | "," | "[" | ":") || next.starts_with("__attribute");
+                if ends && before != ":" && !is_type(before) {
+                    found.push(name);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// What code needs: every name in it but those of members. What a declared function is given by pointers is its own matter.
@@ -348,11 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_structure_points_to_is_needed_with_its_member_only() {
-        let tokens = tokens("struct a { struct b *p; struct c c; u32 (*f)(struct d *); int n[SIZE]; };");
+    fn what_a_structure_holds_is_needed_with_its_member_only() {
+        let tokens = tokens(
+            "struct a { struct b *p; struct c k, *l; u32 (*f)(struct d *); int n[SIZE]; e_t e __attribute__((packed)); };",
+        );
         let item = one(&tokens);
-        assert_eq!(item.refers, ["SIZE", "a", "c"]);
-        assert_eq!(item.behind, [("p", "b"), ("f", "u32"), ("f", "d")]);
+        assert_eq!(item.refers, ["a"]);
+        let expected = [("p", "b"), ("k", "c"), ("l", "c"), ("f", "u32"), ("f", "d"), ("n", "SIZE"), ("e", "e_t")];
+        assert_eq!(item.behind, expected);
     }
 
     #[test]

@@ -145,17 +145,13 @@ impl<'a> Pair<'a> {
             false => insn.memory_displacement64(),
         };
         let (from, to) = (memory(a), memory(b));
-        let own_cpu = a.memory_segment() == Register::GS;
-        let address = a.is_ip_rel_memory_operand() || linked(from) || linked(to) || (own_cpu && from != to);
-        if (address && !self.same_place(from, to)) || (!address && from != to) {
-            return other();
-        }
-        for n in 0..a.op_count() {
-            if let (Ok(from), Ok(to)) = (a.try_immediate(n), b.try_immediate(n)) {
-                let address = linked(from) || linked(to) || (from != to && self.per_cpu(from, to));
-                if (address && !self.same_place(from, to)) || (!address && from != to) {
-                    return other();
-                }
+        let own_cpu = a.memory_segment() == Register::GS && from != to;
+        let immediates = (0..a.op_count()).filter_map(|n| Some((a.try_immediate(n).ok()?, b.try_immediate(n).ok()?)));
+        let memory = (a.is_ip_rel_memory_operand() || own_cpu, from, to);
+        for (address, from, to) in immediates.map(|(from, to)| (false, from, to)).chain([memory]) {
+            let address = address || linked(from) || linked(to) || (from != to && self.per_cpu(from, to));
+            if (address && !self.same_place(from, to)) || (!address && from != to) {
+                return other();
             }
         }
         Ok(())
@@ -236,7 +232,8 @@ fn names(image: &Image, address: u64) -> BTreeSet<(&str, u64)> {
 /// The printable text at an address of read-only data.
 fn text(image: &Image, address: u64) -> Option<Vec<u8>> {
     let (_, section) = image.section_at(address)?;
-    if section.write || section.exec {
+    // The kernel's linker marks its read-only data as writable.
+    if section.exec || (section.write && !section.name.starts_with(".rodata")) {
         return None;
     }
     let bytes = image.bytes(address, (section.end() - address).min(4096) as usize)?;

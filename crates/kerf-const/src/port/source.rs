@@ -80,7 +80,7 @@ struct Reached<'a, 'b> {
 }
 
 impl<'a> Reached<'a, '_> {
-    /// Everything that some items lead to; gives the names that code mentions. What a member points to counts once the member is mentioned.
+    /// Everything that some items lead to; gives the names that code mentions. What a member is counts once the member is mentioned.
     fn close(&mut self, start: Vec<usize>) -> BTreeSet<&'a str> {
         let mut mentioned: BTreeSet<&str> = BTreeSet::new();
         let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -138,14 +138,16 @@ int caller(struct near *n) { if (SECOND) return holds(n); return 0; }
     fn a_slice_has_what_the_site_hangs_together_with() {
         let found = slice(UNIT).unwrap();
         assert_eq!(found.functions.iter().map(String::as_str).collect::<Vec<_>>(), ["caller", "holds"]);
-        assert_eq!(found.types.keys().map(String::as_str).collect::<Vec<_>>(), ["kinds", "near", "other"]);
+        assert_eq!(found.types.keys().map(String::as_str).collect::<Vec<_>>(), ["kinds", "near"]);
         assert!(found.code.iter().any(|c| c.contains("helper")) && !found.code.iter().any(|c| c.contains("unrelated")));
     }
 
     #[test]
-    fn what_a_mentioned_member_points_to_counts() {
+    fn what_a_mentioned_member_holds_or_points_to_counts() {
         let found = slice(&UNIT.replace("n->limit", "n->away->unused")).unwrap();
         assert!(found.types.contains_key("far"), "{:?}", found.types);
+        let found = slice(&UNIT.replace("n->limit", "n->inner.x")).unwrap();
+        assert!(found.types.contains_key("other"), "{:?}", found.types);
     }
 
     #[test]

@@ -146,6 +146,11 @@ impl PortArgs {
             }
         }
         match matching[..] {
+            [] if builds.is_empty() => {
+                let why =
+                    "it has no entries: `kerf const build` makes some, `kerf const import` takes them from elsewhere";
+                Err(ConstError::Table { path: table.path().into(), why: why.into() }.into())
+            }
             [only] => Ok(Some(only.clone())),
             _ => {
                 let all: Vec<String> = builds.iter().map(|(id, release)| format!("{id} ({release})")).collect();

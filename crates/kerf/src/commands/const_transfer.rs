@@ -128,7 +128,8 @@ fn compared(entries: &[Entry], image: Option<&Image>) -> anyhow::Result<()> {
     match entries.iter().find(|entry| entry.image.build_id != own) {
         Some(entry) => {
             let (release, build) = (&entry.image.release, &entry.image.build_id);
-            let why = format!("the entries are of {release}, build {build}, and the image has build {own}: name theirs");
+            let why =
+                format!("the entries are of {release}, build {build}, and the image has build {own}: name theirs");
             Err(LiveError::OtherKernel(why).into())
         }
         None => Ok(()),

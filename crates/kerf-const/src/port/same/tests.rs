@@ -66,7 +66,9 @@ fn whatever_else_changes_is_seen() {
         let why = changed(from, to);
         assert!(why.starts_with("f+0x") && why.contains("became"), "{from}: {why}");
     }
-    assert!(changed("ret", "nop; ret").contains("bytes in the old image") || changed("ret", "nop; ret").contains("became"));
+    assert!(
+        changed("ret", "nop; ret").contains("bytes in the old image") || changed("ret", "nop; ret").contains("became")
+    );
 }
 
 #[test]

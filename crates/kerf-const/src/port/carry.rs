@@ -29,11 +29,28 @@ pub fn carry(pair: &Pair, entry: &Entry) -> Result<Result<Entry, String>, ConstE
         moved.sort_by_key(|span| span.function_offset);
         new.sort_by_key(|span| span.function_offset);
         match moved.iter().zip(&new).find(|(a, b)| a != b) {
-            Some((span, _)) => Err(format!("its effects in {} are followed to other places", span.function)),
+            Some((a, b)) => {
+                Err(format!("its effects in {} are followed to other places: {}", a.function, difference(a, b)))
+            }
             None if moved.len() != new.len() => Err("its effects live in other functions".into()),
             None => Ok(carried),
         }
     }))
+}
+
+/// What two safe spans do not share.
+fn difference(a: &SafeSpan, b: &SafeSpan) -> String {
+    let word = |w: &Option<String>| w.clone().unwrap_or_else(|| "nothing".into());
+    match () {
+        _ if a.widened != b.widened => format!("widened for {} instead of {}", word(&b.widened), word(&a.widened)),
+        _ if a.escapes != b.escapes => format!("{} instead of {}", b.escapes.join(", "), a.escapes.join(", ")),
+        _ if a.ranges != b.ranges => "other ranges".into(),
+        _ if a.instructions != b.instructions => {
+            format!("{} instructions instead of {}", b.instructions, a.instructions)
+        }
+        _ if a.slice != b.slice => "other instructions use the value".into(),
+        _ => "it is entered or left elsewhere".into(),
+    }
 }
 
 fn places(pair: &Pair, entry: &Entry) -> Result<Entry, String> {

@@ -11,6 +11,9 @@ const KEYWORDS: &str = " struct union enum typedef static extern inline __inline
     __signed__ __const __restrict restrict __builtin_va_list __int128 _Alignof __alignof__ _Generic __auto_type _Thread_local \
     __thread __label__ ";
 
+/// How names begin that have a number of the preprocessor's in them.
+const NUMBERED: [&str; 2] = ["__UNIQUE_ID_", "__compiletime_assert_"];
+
 /// A declaration or definition outside of functions.
 #[derive(Debug, Default)]
 pub struct Item<'a> {
@@ -33,9 +36,22 @@ pub struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// Its text in one line.
+    /// Its text in one line. Names that the preprocessor has numbered through the unit are numbered through the item.
     pub fn text(&self) -> String {
-        self.tokens.join(" ")
+        let mut numbered: Vec<&str> = Vec::new();
+        let mut words: Vec<String> = Vec::new();
+        for token in &self.tokens {
+            if !NUMBERED.iter().any(|prefix| token.starts_with(prefix)) {
+                words.push((*token).to_owned());
+                continue;
+            }
+            let known = numbered.iter().position(|name| name == token).unwrap_or_else(|| {
+                numbered.push(token);
+                numbered.len() - 1
+            });
+            words.push(format!("{}#{known}", token.trim_end_matches(|c: char| c.is_ascii_digit())));
+        }
+        words.join(" ")
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use kerf_image::Image;
-use kerf_image::btf::Btf;
+use kerf_image::btf::{Btf, Struct};
 
-use super::source::Slice;
+use super::source::{Slice, Type};
 
 /// Compares the types of two slices of the same code.
 ///
@@ -16,27 +16,35 @@ pub fn same(old: (&Image, &Slice), new: (&Image, &Slice)) -> Result<(), String> 
     let tags: BTreeSet<&String> = old.1.types.keys().chain(new.1.types.keys()).collect();
     for tag in tags {
         let (from, to) = (old.1.types.get(tag), new.1.types.get(tag));
-        let text = from.or(to).map_or("", String::as_str);
-        if text.starts_with("enum") {
-            same_enum(tag, from, to, &old.1.mentioned)?;
+        let text = |t: Option<&Type>| t.map(|t| t.text.clone()).unwrap_or_default();
+        if text(from.or(to)).starts_with("enum") {
+            same_enum(tag, &text(from), &text(to), &old.1.code)?;
             continue;
         }
         match (before.struct_named(tag), after.struct_named(tag)) {
-            (Some(a), Some(b)) => {
-                let place = |s: &kerf_image::btf::Struct, name: &str| s.member(name).map(|m| m.bit_offset);
-                let names = a.members.iter().chain(&b.members).map(|m| m.name.as_str());
-                let mut seen = names.filter(|name| old.1.mentioned.contains(*name));
-                if let Some(name) = seen.find(|name| place(&a, name) != place(&b, name)) {
-                    return Err(format!("{name} lies elsewhere in {tag}"));
-                }
-                // Where one is held or copied as a whole, its size counts too.
-                let whole = old.1.code.iter().any(|code| by_value(code, tag));
-                if a.size != b.size && whole {
-                    return Err(format!("{tag} has {} bytes instead of {}", b.size, a.size));
-                }
-            }
-            _ if from == to => {}
+            (Some(a), Some(b)) => same_members(tag, (&a, &b), from.or(to), &old.1.code)?,
+            _ if text(from) == text(to) => {}
             _ => return Err(format!("{tag} is defined otherwise")),
+        }
+    }
+    Ok(())
+}
+
+type Code = (String, BTreeSet<String>);
+
+/// A member that lies elsewhere matters where code names it and may have a value of the type.
+fn same_members(tag: &str, (a, b): (&Struct, &Struct), kind: Option<&Type>, code: &[Code]) -> Result<(), String> {
+    let place = |s: &Struct, name: &str| s.member(name).map(|m| m.bit_offset);
+    let names = a.members.iter().chain(&b.members).map(|m| m.name.as_str());
+    let moved: BTreeSet<&str> = names.filter(|name| place(a, name) != place(b, name)).collect();
+    let sees = |names: &BTreeSet<String>| kind.is_none_or(|kind| !kind.sources.is_disjoint(names));
+    for (text, names) in code.iter().filter(|(_, names)| sees(names)) {
+        if let Some(name) = moved.iter().find(|name| names.contains(**name)) {
+            return Err(format!("{name} lies elsewhere in {tag}"));
+        }
+        // Where one is held or copied as a whole, its size counts too.
+        if a.size != b.size && by_value(text, tag) {
+            return Err(format!("{tag} has {} bytes instead of {}", b.size, a.size));
         }
     }
     Ok(())
@@ -58,22 +66,14 @@ fn by_value(code: &str, tag: &str) -> bool {
 }
 
 /// The members that code names must have the same text before them: then they have the same number.
-fn same_enum(
-    tag: &str,
-    old: Option<&String>,
-    new: Option<&String>,
-    mentioned: &BTreeSet<String>,
-) -> Result<(), String> {
+fn same_enum(tag: &str, old: &str, new: &str, code: &[Code]) -> Result<(), String> {
     if old == new {
         return Ok(());
     }
-    let words = |text: Option<&String>| -> Vec<String> {
-        text.map_or_else(Vec::new, |t| t.split(' ').map(str::to_owned).collect())
-    };
-    let (old, new) = (words(old), words(new));
+    let (old, new): (Vec<&str>, Vec<&str>) = (old.split(' ').collect(), new.split(' ').collect());
     let alike = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let is_member = |w: &&String| mentioned.contains(*w) && *w != tag;
-    match old[alike..].iter().chain(&new[alike..]).find(is_member) {
+    let named = |word: &&&str| **word != tag && code.iter().any(|(_, names)| names.contains(**word));
+    match old.iter().skip(alike).chain(new.iter().skip(alike)).find(named) {
         Some(name) => Err(format!("{name} may have another number in {tag}")),
         None => Ok(()),
     }
@@ -82,6 +82,7 @@ fn same_enum(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kerf_image::btf::Member;
 
     #[test]
     fn structures_are_told_from_pointers_to_them() {
@@ -94,8 +95,21 @@ mod tests {
     #[test]
     fn members_of_an_enum_behind_a_new_one_are_others() {
         let (old, new) = ("enum e { A , B , C } ;".to_owned(), "enum e { A , X , B , C } ;".to_owned());
-        let mentioned = |name: &str| BTreeSet::from([name.to_owned()]);
-        assert_eq!(same_enum("e", Some(&old), Some(&new), &mentioned("A")), Ok(()));
-        assert!(same_enum("e", Some(&old), Some(&new), &mentioned("C")).is_err());
+        let code = |name: &str| [(String::new(), BTreeSet::from([name.to_owned()]))];
+        assert_eq!(same_enum("e", &old, &new, &code("A")), Ok(()));
+        assert!(same_enum("e", &old, &new, &code("C")).is_err());
+    }
+
+    #[test]
+    fn a_member_that_moved_matters_to_code_that_may_have_one() {
+        let holder = |at| Struct { size: 64, members: vec![Member { name: "flags".into(), bit_offset: at }] };
+        let kind = Type { text: String::new(), sources: BTreeSet::from(["device".to_owned(), "dev".to_owned()]) };
+        let check = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            same_members("device", (&holder(0), &holder(64)), Some(&kind), &[(String::new(), names)])
+        };
+        assert_eq!(check(&["flags", "other"]), Ok(()));
+        assert_eq!(check(&["dev"]), Ok(()));
+        assert!(check(&["dev", "flags"]).is_err());
     }
 }

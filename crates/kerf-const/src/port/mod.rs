@@ -206,13 +206,14 @@ fn same_text(unit: &str, old: &Slice, new: &Slice) -> Result<(), String> {
     if let Some(name) = old.functions.symmetric_difference(&new.functions).next() {
         return Err(format!("{unit}: {name} uses it in one of the builds only"));
     }
-    let differs = old.code.iter().zip(&new.code).find(|(a, b)| a != b);
+    let differs = old.code.iter().zip(&new.code).find(|(a, b)| a.0 != b.0);
     let shorter = old.code.len().min(new.code.len());
     let more = old.code.get(shorter).or(new.code.get(shorter));
     match differs.map(|(a, _)| a).or(more) {
-        Some(text) => {
-            let text: String = text.chars().take(100).collect();
-            Err(format!("{unit}: the source differs at `{text}…`"))
+        Some((text, _)) => {
+            let head = text.split(['{', '=']).next().unwrap_or_default();
+            let head: String = head.chars().take(200).collect();
+            Err(format!("{unit}: the source differs at `{}`", head.trim()))
         }
         None => Ok(()),
     }

@@ -150,6 +150,9 @@ impl<'a> Pair<'a> {
         let memory = (a.is_ip_rel_memory_operand() || own_cpu, from, to);
         for (address, from, to) in immediates.map(|(from, to)| (false, from, to)).chain([memory]) {
             let address = address || linked(from) || linked(to) || (from != to && self.per_cpu(from, to));
+            if address && self.same_content((from, to), a.memory_size().size()) {
+                continue;
+            }
             if (address && !self.same_place(from, to)) || (!address && from != to) {
                 return other();
             }
@@ -174,6 +177,17 @@ impl<'a> Pair<'a> {
             (None, None) => names(self.old.image, old).intersection(&names(self.new.image, new)).next().is_some(),
             (a, b) => a == b,
         }
+    }
+
+    /// Whether two places in read-only data have no name of their own, and the same content as far as an instruction reads it.
+    fn same_content(&self, (old, new): (u64, u64), size: usize) -> bool {
+        let own = |image: &'a Image, at: u64| {
+            let (_, section) = image.section_at(at).filter(|_| !names(image, at).iter().any(|(_, far)| *far == 0))?;
+            section.name.starts_with(".rodata").then(|| image.bytes(at, size.max(1)))?
+        };
+        // What only an address is taken of may be a text without characters.
+        let content = own(self.old.image, old).zip(own(self.new.image, new));
+        content.is_some_and(|(a, b)| a == b && (size > 0 || a[0] == 0))
     }
 
     /// Whether two numbers are offsets of per-CPU variables, which lie from 0 on.

@@ -10,12 +10,20 @@ use crate::compile::MARK;
 pub struct Slice {
     /// Functions whose text holds the site, or that lead to such a function.
     pub functions: BTreeSet<String>,
-    /// The text of these and of all that they lead to, types left out.
-    pub code: Vec<String>,
+    /// The text of these and of all that they lead to, types left out, with the names in it, those of members included.
+    pub code: Vec<(String, BTreeSet<String>)>,
     /// Definitions of structures, unions and enums that these need, by their tags.
-    pub types: BTreeMap<String, String>,
-    /// Names that the code mentions, those of members included.
-    pub mentioned: BTreeSet<String>,
+    pub types: BTreeMap<String, Type>,
+}
+
+/// A type that a slice needs.
+#[derive(Debug, Default)]
+pub struct Type {
+    /// Its definition.
+    pub text: String,
+    /// Names of which code must use one to have such a value: the type's own, and of members, functions and variables that are one or
+    /// point to one.
+    pub sources: BTreeSet<String>,
 }
 
 /// Takes the slice out of a unit's text.
@@ -31,8 +39,8 @@ pub fn slice(text: &str) -> Result<Slice, String> {
     }
     let affected = affected(&items)?;
     let mut reached = Reached { items: &items, by_name: &by_name, seen: affected.clone(), pending: Vec::new() };
-    let mentioned = reached.close(affected.iter().copied().collect());
-    let mut slice = Slice { mentioned: mentioned.into_iter().map(str::to_owned).collect(), ..Slice::default() };
+    reached.close(affected.iter().copied().collect());
+    let mut slice = Slice::default();
     for n in &affected {
         slice.functions.extend(items[*n].declares.iter().map(|name| (*name).to_owned()));
     }
@@ -40,14 +48,37 @@ pub fn slice(text: &str) -> Result<Slice, String> {
         let item = &items[*n];
         match item.tag {
             Some(tag) => {
-                slice.types.insert(tag.to_owned(), item.text());
+                let sources = sources(&items, &reached.seen, tag);
+                slice.types.insert(tag.to_owned(), Type { text: item.text(), sources });
             }
             // Of what is only declared, a second declaration says nothing more.
             None if item.forward => {}
-            None => slice.code.push(item.text()),
+            None => {
+                let names = item.refers.iter().chain(&item.members).map(|name| (*name).to_owned());
+                slice.code.push((item.text(), names.collect()));
+            }
         }
     }
     Ok(slice)
+}
+
+/// Where values of a type come from.
+fn sources(items: &[Item], seen: &BTreeSet<usize>, tag: &str) -> BTreeSet<String> {
+    let mut types = BTreeSet::from([tag]);
+    let all = || seen.iter().map(|n| &items[*n]);
+    // A name for a type stands behind the type that it names.
+    for item in all().filter(|item| item.tokens.first() == Some(&"typedef")) {
+        if item.tokens.iter().any(|token| types.contains(token)) {
+            types.extend(&item.declares);
+        }
+    }
+    let members = all().flat_map(|item| item.behind.iter().filter(|(_, name)| types.contains(name)).map(|two| two.0));
+    let declared = all().filter(|item| item.tag.is_none()).filter_map(|item| {
+        let name = item.declares.last()?;
+        let head = item.tokens.iter().take_while(|token| *token != name);
+        head.into_iter().any(|token| types.contains(token)).then_some(*name)
+    });
+    types.iter().copied().chain(members).chain(declared).map(str::to_owned).collect()
 }
 
 /// Functions with the site, and those that lead to one of them.
@@ -80,8 +111,8 @@ struct Reached<'a, 'b> {
 }
 
 impl<'a> Reached<'a, '_> {
-    /// Everything that some items lead to; gives the names that code mentions. What a member is counts once the member is mentioned.
-    fn close(&mut self, start: Vec<usize>) -> BTreeSet<&'a str> {
+    /// Everything that some items lead to. What a member is counts once the member is mentioned.
+    fn close(&mut self, start: Vec<usize>) {
         let mut mentioned: BTreeSet<&str> = BTreeSet::new();
         let mut waiting: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         self.pending = start;
@@ -104,7 +135,6 @@ impl<'a> Reached<'a, '_> {
                 }
             }
         }
-        mentioned
     }
 
     fn add(&mut self, name: &str) {
@@ -139,13 +169,15 @@ int caller(struct near *n) { if (SECOND) return holds(n); return 0; }
         let found = slice(UNIT).unwrap();
         assert_eq!(found.functions.iter().map(String::as_str).collect::<Vec<_>>(), ["caller", "holds"]);
         assert_eq!(found.types.keys().map(String::as_str).collect::<Vec<_>>(), ["kinds", "near"]);
-        assert!(found.code.iter().any(|c| c.contains("helper")) && !found.code.iter().any(|c| c.contains("unrelated")));
+        assert!(found.code.iter().any(|c| c.0.contains("helper")));
+        assert!(!found.code.iter().any(|c| c.0.contains("unrelated")));
     }
 
     #[test]
     fn what_a_mentioned_member_holds_or_points_to_counts() {
         let found = slice(&UNIT.replace("n->limit", "n->away->unused")).unwrap();
         assert!(found.types.contains_key("far"), "{:?}", found.types);
+        assert_eq!(found.types["far"].sources, BTreeSet::from(["far".to_owned(), "away".to_owned()]));
         let found = slice(&UNIT.replace("n->limit", "n->inner.x")).unwrap();
         assert!(found.types.contains_key("other"), "{:?}", found.types);
     }

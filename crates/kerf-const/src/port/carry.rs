@@ -23,19 +23,32 @@ pub fn carry(pair: &Pair, entry: &Entry) -> Result<Result<Entry, String>, ConstE
     let slices = ThinSlices::default();
     let (old, new) = (slices.safe_spans(pair.old(), entry)?, slices.safe_spans(pair.new_image(), &carried)?);
     let moved: Result<Vec<SafeSpan>, String> = old.iter().map(|span| safe_span(pair, span)).collect();
-    Ok(moved.and_then(|mut moved| {
-        let mut new = new;
-        moved.iter_mut().chain(&mut new).for_each(|span| span.slice.iter_mut().for_each(|step| step.text.clear()));
-        moved.sort_by_key(|span| span.function_offset);
-        new.sort_by_key(|span| span.function_offset);
-        match moved.iter().zip(&new).find(|(a, b)| a != b) {
-            Some((a, b)) => {
-                Err(format!("its effects in {} are followed to other places: {}", a.function, difference(a, b)))
-            }
-            None if moved.len() != new.len() => Err("its effects live in other functions".into()),
-            None => Ok(carried),
+    Ok(moved.and_then(|moved| agree(carried, moved, new)))
+}
+
+/// The entry with the texts of the new image's instructions, if both images give the same safe spans.
+fn agree(mut carried: Entry, mut moved: Vec<SafeSpan>, mut new: Vec<SafeSpan>) -> Result<Entry, String> {
+    let texts: BTreeMap<u64, String> =
+        new.iter().flat_map(|span| &span.slice).map(|step| (step.offset, step.text.clone())).collect();
+    // Their texts hold addresses.
+    for step in moved.iter_mut().chain(&mut new).flat_map(|span| &mut span.slice) {
+        step.text.clear();
+        step.flow.clear();
+    }
+    moved.sort_by_key(|span| span.function_offset);
+    new.sort_by_key(|span| span.function_offset);
+    if let Some((a, b)) = moved.iter().zip(&new).find(|(a, b)| a != b) {
+        return Err(format!("its effects in {} are followed to other places: {}", a.function, difference(a, b)));
+    }
+    if moved.len() != new.len() {
+        return Err("its effects live in other functions".into());
+    }
+    for step in carried.safe_spans.iter_mut().flat_map(|span| &mut span.slice) {
+        if let Some(text) = texts.get(&step.offset) {
+            step.text.clone_from(text);
         }
-    }))
+    }
+    Ok(carried)
 }
 
 /// What two safe spans do not share.

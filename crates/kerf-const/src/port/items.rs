@@ -377,9 +377,7 @@ mod tests {
 
     #[test]
     fn what_a_structure_holds_is_needed_with_its_member_only() {
-        let tokens = tokens(
-            "struct a { struct b *p; struct c k, *l; u32 (*f)(struct d *); int n[SIZE]; e_t e __attribute__((packed)); };",
-        );
+        let tokens = tokens("struct a { struct b *p; struct c k, *l; u32 (*f)(struct d *); int n[SIZE]; e_t e:4; };");
         let item = one(&tokens);
         assert_eq!(item.refers, ["a"]);
         let expected = [("p", "b"), ("k", "c"), ("l", "c"), ("f", "u32"), ("f", "d"), ("n", "SIZE"), ("e", "e_t")];

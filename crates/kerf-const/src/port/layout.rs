@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use kerf_image::Image;
 use kerf_image::btf::{Btf, Struct};
 
-use super::source::{Slice, Type};
+use super::source::{Code, Slice, Type};
 
 /// Compares the types of two slices of the same code.
 ///
@@ -30,20 +30,18 @@ pub fn same(old: (&Image, &Slice), new: (&Image, &Slice)) -> Result<(), String> 
     Ok(())
 }
 
-type Code = (String, BTreeSet<String>);
-
 /// A member that lies elsewhere matters where code names it and may have a value of the type.
 fn same_members(tag: &str, (a, b): (&Struct, &Struct), kind: Option<&Type>, code: &[Code]) -> Result<(), String> {
     let place = |s: &Struct, name: &str| s.member(name).map(|m| m.bit_offset);
     let names = a.members.iter().chain(&b.members).map(|m| m.name.as_str());
     let moved: BTreeSet<&str> = names.filter(|name| place(a, name) != place(b, name)).collect();
     let sees = |names: &BTreeSet<String>| kind.is_none_or(|kind| !kind.sources.is_disjoint(names));
-    for (text, names) in code.iter().filter(|(_, names)| sees(names)) {
-        if let Some(name) = moved.iter().find(|name| names.contains(**name)) {
+    for own in code.iter().filter(|own| sees(&own.names)) {
+        if let Some(name) = moved.iter().find(|name| own.members.contains(**name)) {
             return Err(format!("{name} lies elsewhere in {tag}"));
         }
         // Where one is held or copied as a whole, its size counts too.
-        if a.size != b.size && by_value(text, tag) {
+        if a.size != b.size && by_value(&own.text, tag) {
             return Err(format!("{tag} has {} bytes instead of {}", b.size, a.size));
         }
     }
@@ -72,7 +70,7 @@ fn same_enum(tag: &str, old: &str, new: &str, code: &[Code]) -> Result<(), Strin
     }
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split(' ').collect(), new.split(' ').collect());
     let alike = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
-    let named = |word: &&&str| **word != tag && code.iter().any(|(_, names)| names.contains(**word));
+    let named = |word: &&&str| **word != tag && code.iter().any(|own| own.names.contains(**word));
     match old.iter().skip(alike).chain(new.iter().skip(alike)).find(named) {
         Some(name) => Err(format!("{name} may have another number in {tag}")),
         None => Ok(()),
@@ -95,7 +93,7 @@ mod tests {
     #[test]
     fn members_of_an_enum_behind_a_new_one_are_others() {
         let (old, new) = ("enum e { A , B , C } ;".to_owned(), "enum e { A , X , B , C } ;".to_owned());
-        let code = |name: &str| [(String::new(), BTreeSet::from([name.to_owned()]))];
+        let code = |name: &str| [Code { names: BTreeSet::from([name.to_owned()]), ..Code::default() }];
         assert_eq!(same_enum("e", &old, &new, &code("A")), Ok(()));
         assert!(same_enum("e", &old, &new, &code("C")).is_err());
     }
@@ -105,8 +103,9 @@ mod tests {
         let holder = |at| Struct { size: 64, members: vec![Member { name: "flags".into(), bit_offset: at }] };
         let kind = Type { text: String::new(), sources: BTreeSet::from(["device".to_owned(), "dev".to_owned()]) };
         let check = |names: &[&str]| {
-            let names = names.iter().map(|name| (*name).to_owned()).collect();
-            same_members("device", (&holder(0), &holder(64)), Some(&kind), &[(String::new(), names)])
+            let names: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let code = Code { text: String::new(), members: names.clone(), names };
+            same_members("device", (&holder(0), &holder(64)), Some(&kind), &[code])
         };
         assert_eq!(check(&["flags", "other"]), Ok(()));
         assert_eq!(check(&["dev"]), Ok(()));

@@ -206,12 +206,12 @@ fn same_text(unit: &str, old: &Slice, new: &Slice) -> Result<(), String> {
     if let Some(name) = old.functions.symmetric_difference(&new.functions).next() {
         return Err(format!("{unit}: {name} uses it in one of the builds only"));
     }
-    let differs = old.code.iter().zip(&new.code).find(|(a, b)| a.0 != b.0);
+    let differs = old.code.iter().zip(&new.code).find(|(a, b)| a.text != b.text);
     let shorter = old.code.len().min(new.code.len());
     let more = old.code.get(shorter).or(new.code.get(shorter));
     match differs.map(|(a, _)| a).or(more) {
-        Some((text, _)) => {
-            let head = text.split(['{', '=']).next().unwrap_or_default();
+        Some(code) => {
+            let head = code.text.split(['{', '=']).next().unwrap_or_default();
             let head: String = head.chars().take(200).collect();
             Err(format!("{unit}: the source differs at `{}`", head.trim()))
         }

@@ -10,10 +10,21 @@ use crate::compile::MARK;
 pub struct Slice {
     /// Functions whose text holds the site, or that lead to such a function.
     pub functions: BTreeSet<String>,
-    /// The text of these and of all that they lead to, types left out, with the names in it, those of members included.
-    pub code: Vec<(String, BTreeSet<String>)>,
+    /// These and all that they lead to, types left out.
+    pub code: Vec<Code>,
     /// Definitions of structures, unions and enums that these need, by their tags.
     pub types: BTreeMap<String, Type>,
+}
+
+/// A function, variable or declaration of a slice.
+#[derive(Debug, Default)]
+pub struct Code {
+    /// Its text.
+    pub text: String,
+    /// The names in it, those of members included.
+    pub names: BTreeSet<String>,
+    /// Names that may be those of members.
+    pub members: BTreeSet<String>,
 }
 
 /// A type that a slice needs.
@@ -54,8 +65,15 @@ pub fn slice(text: &str) -> Result<Slice, String> {
             // Of what is only declared, a second declaration says nothing more.
             None if item.forward => {}
             None => {
-                let names = item.refers.iter().chain(&item.members).map(|name| (*name).to_owned());
-                slice.code.push((item.text(), names.collect()));
+                let owned =
+                    |names: &[&str]| -> BTreeSet<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+                // Members are named behind a dot or an arrow, or in `offsetof`.
+                let (mut names, mut members) = (owned(&item.refers), owned(&item.members));
+                names.extend(members.iter().cloned());
+                if item.tokens.contains(&"__builtin_offsetof") {
+                    members.clone_from(&names);
+                }
+                slice.code.push(Code { text: item.text(), names, members });
             }
         }
     }
@@ -169,8 +187,8 @@ int caller(struct near *n) { if (SECOND) return holds(n); return 0; }
         let found = slice(UNIT).unwrap();
         assert_eq!(found.functions.iter().map(String::as_str).collect::<Vec<_>>(), ["caller", "holds"]);
         assert_eq!(found.types.keys().map(String::as_str).collect::<Vec<_>>(), ["kinds", "near"]);
-        assert!(found.code.iter().any(|c| c.0.contains("helper")));
-        assert!(!found.code.iter().any(|c| c.0.contains("unrelated")));
+        assert!(found.code.iter().any(|c| c.text.contains("helper")));
+        assert!(!found.code.iter().any(|c| c.text.contains("unrelated")));
     }
 
     #[test]

@@ -138,7 +138,7 @@ pub fn items<'a>(tokens: &[&'a str]) -> Vec<Item<'a>> {
 }
 
 /// Notes a group in brackets at the top of an item. Attributes are as if they were not there.
-fn open<'a>(top: &mut Vec<&'a str>, token: &str) {
+fn open(top: &mut Vec<&str>, token: &str) {
     let group = match token {
         "(" => "()",
         "[" => "[]",
@@ -210,7 +210,8 @@ fn tags<'a>(own: &[&'a str]) -> (Vec<&'a str>, Option<&'a str>) {
         let tag = own.get(at).copied().filter(|t| is_name(t));
         let at = at + usize::from(tag.is_some());
         let body = own.get(at) == Some(&"{");
-        if !body && !(n == 0 && own.get(at) == Some(&";")) {
+        let announced = n == 0 && own.get(at) == Some(&";");
+        if !body && !announced {
             continue;
         }
         names.extend(tag);

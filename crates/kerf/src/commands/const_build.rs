@@ -158,7 +158,7 @@ fn default_image(tree: &Tree) -> anyhow::Result<PathBuf> {
     let deployed = PathBuf::from(format!("/boot/vmlinuz-{release}"));
     let kernels = cached_kernels();
     let own = kernels.iter().find(|k| k.source.as_deref() == Some(tree.root()));
-    let same_version = || kernels.iter().find(|k| k.release.starts_with(tree.version()));
+    let same_version = || kernels.iter().rev().find(|k| k.release.starts_with(tree.version()));
     let cached = own.or_else(same_version).map(|k| k.vmlinuz.clone());
     match cached {
         Some(_) if release.starts_with(tree.version()) && deployed.is_file() => Ok(deployed),
@@ -262,6 +262,23 @@ fn constant_error(error: anyhow::Error) -> ConstError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flavour_beside_the_plain_kernel_is_not_the_default() {
+        let kernel = |release: &str| Kernel {
+            release: release.into(),
+            version: "1".into(),
+            vmlinuz: PathBuf::new(),
+            config: None,
+            modules_dir: None,
+            headers: None,
+            source: None,
+            root: PathBuf::new(),
+        };
+        let releases = ["6.12.1+deb12-amd64", "6.12.2+deb12-amd64", "6.12.2+deb12-cloud-amd64"];
+        let ordered = by_default(releases.iter().map(|release| kernel(release)).collect());
+        assert_eq!(ordered.last().unwrap().release, "6.12.2+deb12-amd64");
+    }
 
     #[test]
     fn modules_lie_beside_the_image() {

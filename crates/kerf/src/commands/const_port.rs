@@ -222,12 +222,17 @@ impl PortArgs {
 
 impl Side {
     fn open(name: &str, source: Option<&Path>) -> anyhow::Result<Side> {
-        let cache = Cache::open_default()?;
-        let kernel = Kernel::named(&cache, name)?;
-        let image = Image::open(&kernel.vmlinuz).map_err(ConstError::from)?;
-        let source = source.map(Path::to_path_buf).or(kernel.source);
-        let tree = source.map(|root| Tree::open(&root)).transpose()?;
-        Ok(Side { path: kernel.vmlinuz, image, tree })
+        // An image need not be one that can be booted.
+        let (path, own) = match Path::new(name).is_file() {
+            true => (PathBuf::from(name), None),
+            false => {
+                let kernel = Kernel::cached(&Cache::open_default()?, name)?;
+                (kernel.vmlinuz, kernel.source)
+            }
+        };
+        let image = Image::open(&path).map_err(ConstError::from)?;
+        let tree = source.map(Path::to_path_buf).or(own).map(|root| Tree::open(&root)).transpose()?;
+        Ok(Side { path, image, tree })
     }
 
     fn build(&self) -> Build<'_> {

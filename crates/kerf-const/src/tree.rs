@@ -356,6 +356,13 @@ mod tests {
     }
 
     #[test]
+    fn commands_are_read_from_what_make_would_run() {
+        let text = "echo a/c.o\nset -e;  echo '  CC  a/b.o';   trap 'x' HUP; gcc -Wp,-MMD,a/.b.o.d -O2 -DKBUILD_MODNAME='\"b\"' -c -o a/b.o a/b.c  ; fix a/b.o";
+        assert_eq!(parse_shown(text, "a/b.o", "a/b.c").unwrap(), ["gcc", "-O2", "-DKBUILD_MODNAME=\"b\""]);
+        assert_eq!(parse_shown(text, "a/c.o", "a/c.c"), None);
+    }
+
+    #[test]
     fn destinations_follow_the_makefiles() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();

@@ -23,6 +23,9 @@ use crate::error::ConstError;
 use crate::site::{Site, parse_integer};
 use crate::tree::Tree;
 
+/// The word that stands before each use of the site in [`Unit::marked`].
+pub(crate) const MARK: &str = BEGIN;
+
 /// A unit preprocessed with the site marked.
 #[derive(Debug)]
 pub struct Unit {

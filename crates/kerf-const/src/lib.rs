@@ -31,6 +31,7 @@ pub mod nmi;
 pub mod operation;
 mod parameters;
 pub mod placement;
+pub mod port;
 pub mod prove;
 pub mod recheck;
 pub mod safe_span;

@@ -141,7 +141,7 @@ fn units(input: &Input, entry: &Entry, site: &Site, reach: Reach) -> Result<Vec<
 }
 
 /// The site that an entry was built from, found again in the source.
-fn site_of(input: &Input, entry: &Entry) -> Result<Site, ConstError> {
+pub(crate) fn site_of(input: &Input, entry: &Entry) -> Result<Site, ConstError> {
     let text = grep::read_source(input.tree.root(), &entry.file)?;
     let start = text.split('\n').take(entry.line as usize - 1).map(|l| l.len() + 1).sum::<usize>();
     let index: usize = entry.id.rsplit(':').next().and_then(|i| i.parse().ok()).unwrap_or(0);

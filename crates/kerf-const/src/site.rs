@@ -144,7 +144,8 @@ impl Query {
             return Ok(Query::Use { file, line, name: parts[2].into(), index });
         }
         let value = parse_integer(parts[2]);
-        let value = value.ok_or_else(|| bad("the third part is the value, an integer, or a name that is used there"))?;
+        let value =
+            value.ok_or_else(|| bad("the third part is the value, an integer, or a name that is used there"))?;
         Ok(Query::Line { file, line, value, index })
     }
 }
@@ -224,7 +225,8 @@ fn words(text: &str) -> Vec<Range<usize>> {
             c if c.is_ascii_alphanumeric() || c == b'_' => {
                 let start = at;
                 let dots = c.is_ascii_digit();
-                while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_' || dots && bytes[at] == b'.')
+                while at < bytes.len()
+                    && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'_' || dots && bytes[at] == b'.')
                 {
                     at += 1;
                 }
@@ -497,7 +499,9 @@ mod tests {
         assert_eq!(place, Query::Line { file: "block/blk.h".into(), line: 335, value: 32, index: 1 });
         let used = Query::parse("mm/page_alloc.c:L5639:SZ_1M").unwrap();
         assert_eq!(used, Query::Use { file: "mm/page_alloc.c".into(), line: 5639, name: "SZ_1M".into(), index: 0 });
-        for bad in ["", "3x", "a:b", "a.c:335:3:0", "a.c:L0:3:0", "../a.c:L3:3:0", "a.c:L3:x+1:0", "a.c:L3:3:y", "a.c:L3:x:y"] {
+        for bad in
+            ["", "3x", "a:b", "a.c:335:3:0", "a.c:L0:3:0", "../a.c:L3:3:0", "a.c:L3:x+1:0", "a.c:L3:3:y", "a.c:L3:x:y"]
+        {
             assert!(Query::parse(bad).is_err(), "{bad}");
         }
     }

@@ -97,7 +97,8 @@ impl Tree {
         let release = of_headers("include/config/kernel.release")
             .map_err(|_| bad(headers, "these are no headers of a kernel: it has no include/config/kernel.release"))?;
         let config = [".config", "include/config/auto.conf"].iter().find_map(|file| of_headers(file).ok());
-        let config = config.ok_or_else(|| bad(headers, "it has no configuration, neither .config nor include/config/auto.conf"))?;
+        let config = config
+            .ok_or_else(|| bad(headers, "it has no configuration, neither .config nor include/config/auto.conf"))?;
         let headers = Some(Headers { directory, makefile });
         Ok(Tree { headers, ..Tree::new(root, release.trim().to_string(), &config) })
     }
@@ -263,6 +264,35 @@ impl Tree {
         Ok(command)
     }
 
+    /// Asks kbuild for the commands of units without running any of them, where there are no objects yet.
+    ///
+    /// # Errors
+    /// If make cannot be run. Units that it does not make are left out.
+    pub fn learn(&self, units: &[String]) -> Result<(), ConstError> {
+        let known = |unit: &String| self.commands.lock().is_ok_and(|c| c.contains_key(unit));
+        let stem = |unit: &str| format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit));
+        let missing: Vec<&String> = units
+            .iter()
+            .filter(|unit| !known(unit) && !saved_command_path(&self.root.join(stem(unit))).exists())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let output = Command::new("make")
+            .args(["-n", "-k"])
+            .args(missing.iter().map(|unit| stem(unit)))
+            .current_dir(&self.root)
+            .env_remove("MAKEFLAGS")
+            .output()
+            .map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let found = missing.iter().filter_map(|unit| Some(((*unit).clone(), parse_shown(&said, &stem(unit), unit)?)));
+        if let Ok(mut commands) = self.commands.lock() {
+            commands.extend(found);
+        }
+        Ok(())
+    }
+
     /// The object of a unit with its debug information, built by kbuild if it is not there.
     pub fn object(&self, unit: &str) -> Result<PathBuf, ConstError> {
         let target = format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit));
@@ -280,9 +310,8 @@ impl Tree {
                 make.arg("-f").arg(makefile);
             }
         }
-        let output = make
-            .output()
-            .map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
+        let output =
+            make.output().map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
         if !output.status.success() || !object.exists() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
             return Err(ConstError::NoCommand { object: target, output: said });
@@ -321,6 +350,17 @@ impl Tree {
 fn saved_command_path(object: &Path) -> PathBuf {
     let name = object.file_name().unwrap_or_default().to_string_lossy();
     object.with_file_name(format!(".{name}.cmd"))
+}
+
+/// Takes the compiler call for an object out of what make shows that it would run.
+fn parse_shown(text: &str, object: &str, unit: &str) -> Option<Vec<String>> {
+    let end = format!(" -c -o {object} {unit}");
+    let at = text.match_indices(&end).find(|(at, _)| {
+        let next = text[at + end.len()..].chars().next();
+        next.is_none_or(|c| c.is_whitespace() || c == ';')
+    })?;
+    let line = text[..at.0].rsplit(['\n', ';']).next()?;
+    parse_saved(&format!("cmd_x := {line}{end}"))
 }
 
 /// Takes the compiler call out of a `.cmd` file: up to the first `;`, without dependency output, input and output.
@@ -374,6 +414,13 @@ mod tests {
         assert_eq!(tree.destination("side.c"), Destination::Module("gate".into()));
         assert_eq!(tree.destination("other.c"), Destination::Nowhere);
         assert!(tree.input("side.c").is_absolute() && tree.working_directory().ends_with("h"));
+    }
+
+    #[test]
+    fn commands_are_read_from_what_make_would_run() {
+        let text = "echo a/c.o\nset -e;  echo '  CC  a/b.o';   trap 'x' HUP; gcc -Wp,-MMD,a/.b.o.d -O2 -DKBUILD_MODNAME='\"b\"' -c -o a/b.o a/b.c  ; fix a/b.o";
+        assert_eq!(parse_shown(text, "a/b.o", "a/b.c").unwrap(), ["gcc", "-O2", "-DKBUILD_MODNAME=\"b\""]);
+        assert_eq!(parse_shown(text, "a/c.o", "a/c.c"), None);
     }
 
     #[test]

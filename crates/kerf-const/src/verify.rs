@@ -40,7 +40,7 @@ pub fn verify(input: &Input, entry: &Entry) -> Result<(), ConstError> {
     })
 }
 
-fn check_span(entry: &Entry, span: &Span) -> Result<(), String> {
+pub(crate) fn check_span(entry: &Entry, span: &Span) -> Result<(), String> {
     for iv in &span.iv {
         let stock = iv.form.apply(entry.value).map(|n| form::wrap(n, iv.bits));
         if stock != Some(form::wrap(iv.stock.into(), iv.bits)) {

@@ -43,6 +43,11 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// Whether this is the plain flavour of the series that the lab takes its kernel from. Others are used where they are named.
+    pub fn is_plain(&self) -> bool {
+        crate::packages::is_plain(&self.release)
+    }
+
     /// A kernel image from anywhere; modules and headers are found when it lies as packages install it.
     ///
     /// # Errors

@@ -36,12 +36,7 @@ impl Arena {
     }
 
     /// The terms and the constant of a sum; `own` holds the one term of what is none.
-    fn parts<'a>(
-        &'a self,
-        term: Term,
-        ones: u128,
-        own: &'a mut [(Term, u128); 1],
-    ) -> (&'a [(Term, u128)], u128) {
+    fn parts<'a>(&'a self, term: Term, ones: u128, own: &'a mut [(Term, u128); 1]) -> (&'a [(Term, u128)], u128) {
         match self.node(term) {
             Node::Constant(value) => (&[], *value),
             Node::Sum(terms, constant) => (terms, *constant),

@@ -70,7 +70,7 @@ pub enum ExitCode {
     DropIn = 33,
     /// Others than root could have written a drop-in or the scope table.
     Untrusted = 34,
-    /// `kerf const build --from` or `--all`: some of the list could not be built; the rest was.
+    /// `kerf const build --from` or `--all`: some of the list could not be built; the rest was. `kerf const port`: some must be built again.
     SomeFailed = 35,
     /// `kerf try`: the metric failed, or printed no number.
     Metric = 40,

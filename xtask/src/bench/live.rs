@@ -35,7 +35,11 @@ pub fn run(workspace: &Workspace, seed: u64, tried: Option<usize>) -> anyhow::Re
         kerf_lab::module::build(&setup.kernel, &workspace.root.join("kernel"), &directory).context("build kerf.ko")
     })?;
     let drawn = draw(store.entries()?, seed, tried.unwrap_or(TRIED));
-    ensure!(!drawn.is_empty(), "find proved constants in {}: `cargo xtask bench atlas` builds them", store.path.display());
+    ensure!(
+        !drawn.is_empty(),
+        "find proved constants in {}: `cargo xtask bench atlas` builds them",
+        store.path.display()
+    );
     let constants = directory.join("live.constants");
     let line = |(entry, [first, second]): &(Entry, [i128; 2])| format!("{} {first} {second}\n", entry.id);
     std::fs::write(&constants, drawn.iter().map(line).collect::<String>()).context("write down the constants")?;
@@ -107,10 +111,19 @@ fn measured(output: &str, seed: u64) -> Measured {
     let count = tried.values().filter(reached).count();
     let refused = tried.values().filter(|tried| tried.refused.is_some()).count();
     rows.push(Row::new("set and reached", &case, "two values each", count as f64, "constants"));
-    rows.push(Row::new("not reached by the workload", &case, "all", (tried.len() - count - refused) as f64, "constants"));
+    rows.push(Row::new(
+        "not reached by the workload",
+        &case,
+        "all",
+        (tried.len() - count - refused) as f64,
+        "constants",
+    ));
     rows.push(Row::new("refused", &case, "all", refused as f64, "constants"));
-    let mut complaints: Vec<String> =
-        output.lines().filter_map(|line| line.strip_prefix("log ")).map(|line| format!("the kernel said: {line}")).collect();
+    let mut complaints: Vec<String> = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("log "))
+        .map(|line| format!("the kernel said: {line}"))
+        .collect();
     if count < WANTED {
         complaints.push(format!("{count} constants were set and reached with both values, fewer than {WANTED}"));
     }

@@ -7,6 +7,7 @@ mod domain;
 mod headers;
 mod live;
 mod measure;
+mod placement;
 mod redis;
 mod scan;
 mod spans;
@@ -59,6 +60,8 @@ enum Name {
     Headers,
     /// Constants of the atlas, drawn by a seed, set live to two values each under a workload.
     Live,
+    /// Where the numbers of each span of the atlas go: immediates, detours, or nowhere for some value.
+    Placement,
     /// What `kerf const find --scan` lists: how much of it is right, and how much of a list it finds.
     Scan,
     /// What counting costs with each detail, and how closely counts repeat themselves.
@@ -118,6 +121,7 @@ impl BenchArgs {
             }
             Name::Headers => ("headers", headers::run(&workspace, self.first, self.sample)?),
             Name::Live => ("live", live::run(&workspace, self.seed, self.first)?),
+            Name::Placement => ("placement", placement::run(&workspace)?),
             Name::Scan => ("scan", scan::run()?),
             Name::Measure => ("measure", measure::run(&workspace, self.first)?),
             Name::Redis => ("redis", redis::run(&workspace, self.first)?),

@@ -103,9 +103,8 @@ pub fn comparison<'a>(
     move |template, value, variant, compiled| {
         let numbers = numbers_of(&analysis.templates, template.unit, value);
         let base = &variants.base()[template.unit].code;
-        let walk = |calls: &Calls, frames| {
-            compare((base, &compiled.code), &variant.name, &numbers, calls, signatures, frames)
-        };
+        let walk =
+            |calls: &Calls, frames| compare((base, &compiled.code), &variant.name, &numbers, calls, signatures, frames);
         let learned = effort == Effort::Full && variants.frames_differ(template.unit, &variant.name);
         // The listing costs another compilation, and types say enough of most calls.
         let known = variants.known_calls(template.unit);

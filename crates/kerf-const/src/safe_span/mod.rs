@@ -16,6 +16,7 @@ use kerf_image::Image;
 use crate::entry::{Entry, SafeSpan};
 use crate::error::ConstError;
 
+pub(crate) use program::joined;
 pub use thin::ThinSlices;
 pub use variables::Variables;
 pub use whole::WholeFunctions;

@@ -141,7 +141,8 @@ impl FromArgs {
         }
         let (release, kernels) = (running::release(), cached_kernels());
         let named = |kernel: &&Kernel| self.image.as_ref().is_none_or(|image| *image == kernel.vmlinuz);
-        let kernel = kernels.iter().filter(named).find(|k| k.release == release).or(kernels.iter().filter(named).next_back());
+        let kernel =
+            kernels.iter().filter(named).find(|k| k.release == release).or(kernels.iter().filter(named).next_back());
         match kernel.and_then(|kernel| Some((kernel, kernel.headers.as_ref()?))) {
             Some((kernel, headers)) => {
                 Ok(Tree::external(source, headers, Some(kerf_lab::module::makefile(&kernel.root, headers)))?)
@@ -158,12 +159,18 @@ impl Opened {
     }
 }
 
-/// Kernels of the lab's cache that have their source, newest last.
+/// Kernels of the lab's cache that have their source, newest last; other flavours come before all plain ones.
 pub fn cached_kernels() -> Vec<Kernel> {
     let Ok(cache) = Cache::open_default() else { return Vec::new() };
     let releases = cache.releases();
     let kernels = releases.iter().filter_map(|release| Kernel::cached(&cache, release).ok());
-    kernels.filter(|kernel| kernel.source.is_some()).collect()
+    by_default(kernels.filter(|kernel| kernel.source.is_some()).collect())
+}
+
+/// In the order in which they are the default: a flavour that was fetched beside the plain kernel does not become it.
+fn by_default(mut kernels: Vec<Kernel>) -> Vec<Kernel> {
+    kernels.sort_by_key(Kernel::is_plain);
+    kernels
 }
 
 /// The running kernel's source if the cache has it, else the newest there, else what a package installed.
@@ -197,7 +204,7 @@ fn default_image(tree: &Tree) -> anyhow::Result<PathBuf> {
     let deployed = PathBuf::from(format!("/boot/vmlinuz-{release}"));
     let kernels = cached_kernels();
     let own = kernels.iter().find(|k| k.source.as_deref() == Some(tree.root()));
-    let same_version = || kernels.iter().find(|k| k.release.starts_with(tree.version()));
+    let same_version = || kernels.iter().rev().find(|k| k.release.starts_with(tree.version()));
     let cached = own.or_else(same_version).map(|k| k.vmlinuz.clone());
     match cached {
         Some(_) if release.starts_with(tree.version()) && deployed.is_file() => Ok(deployed),
@@ -317,6 +324,23 @@ fn constant_error(error: anyhow::Error) -> ConstError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flavour_beside_the_plain_kernel_is_not_the_default() {
+        let kernel = |release: &str| Kernel {
+            release: release.into(),
+            version: "1".into(),
+            vmlinuz: PathBuf::new(),
+            config: None,
+            modules_dir: None,
+            headers: None,
+            source: None,
+            root: PathBuf::new(),
+        };
+        let releases = ["6.12.1+deb12-amd64", "6.12.2+deb12-amd64", "6.12.2+deb12-cloud-amd64"];
+        let ordered = by_default(releases.iter().map(|release| kernel(release)).collect());
+        assert_eq!(ordered.last().unwrap().release, "6.12.2+deb12-amd64");
+    }
 
     #[test]
     fn modules_lie_beside_the_image() {

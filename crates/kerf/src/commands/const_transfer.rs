@@ -8,6 +8,7 @@ use clap::Args;
 use kerf_const::entry::Entry;
 use kerf_const::{ConstError, export};
 use kerf_image::Image;
+use kerf_live::LiveError;
 
 use super::const_words::{TableArgs, choose_build};
 use crate::{print, running};
@@ -90,6 +91,9 @@ impl ImportArgs {
             None => Image::open(format!("/boot/vmlinuz-{}", running::release()).as_ref()).ok(),
         };
         let entries = export::import(&self.file, &text, image.as_ref())?;
+        if self.image.is_some() {
+            compared(&entries, image.as_ref())?;
+        }
         self.table.create()?.store(&entries)?;
         report("took", "imported", &entries, self.json)?;
         let own = running::build_id().unwrap_or_default();
@@ -97,6 +101,20 @@ impl ImportArgs {
             eprintln!("kerf: none of them is of the running kernel {}", running::release());
         }
         Ok(0)
+    }
+}
+
+/// An image that was named has to be the one that the entries are of: else nothing was compared with it.
+fn compared(entries: &[Entry], image: Option<&Image>) -> anyhow::Result<()> {
+    let own = image.and_then(Image::build_id).map(|id| id.to_string()).unwrap_or_default();
+    match entries.iter().find(|entry| entry.image.build_id != own) {
+        Some(entry) => {
+            let (release, build) = (&entry.image.release, &entry.image.build_id);
+            let why =
+                format!("the entries are of {release}, build {build}, and the image has build {own}: name theirs");
+            Err(LiveError::OtherKernel(why).into())
+        }
+        None => Ok(()),
     }
 }
 

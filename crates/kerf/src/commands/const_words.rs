@@ -9,7 +9,8 @@ use kerf_const::entry::Entry;
 use kerf_const::table::{self, Table};
 
 use super::{
-    const_build, const_find, const_list, const_report, const_set, const_show, const_transfer, const_unset, const_verify,
+    const_build, const_find, const_list, const_port, const_report, const_set, const_show, const_transfer, const_unset,
+    const_verify,
 };
 use crate::running;
 
@@ -46,6 +47,9 @@ pub enum ConstCommand {
     /// Compile entries again and compare.
     #[command(after_help = const_verify::EXAMPLES)]
     Verify(const_verify::VerifyArgs),
+    /// Carry entries over to another build of the kernel, and tell what must be built again.
+    #[command(after_help = const_port::EXAMPLES)]
+    Port(const_port::PortArgs),
 }
 
 impl ConstCommand {
@@ -62,6 +66,7 @@ impl ConstCommand {
             ConstCommand::Export(args) => args.run(),
             ConstCommand::Import(args) => args.run(),
             ConstCommand::Verify(args) => args.run(),
+            ConstCommand::Port(args) => args.run(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod const_build;
 mod const_decide;
 mod const_find;
 mod const_list;
+mod const_port;
 mod const_report;
 mod const_set;
 mod const_show;

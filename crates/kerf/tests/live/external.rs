@@ -63,7 +63,8 @@ fn constants_of_a_module_out_of_the_tree_are_set_when_it_is_loaded() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     make(dir.path());
     fs::write(dir.path().join("gate.toml"), "[const]\nGATE_LIMIT = 25\n").expect("it can be written");
-    let (table, module, gate) = (dir.path().join("scope.db"), common::module(dir.path()), dir.path().join("gate/gate.ko"));
+    let (table, module, gate) =
+        (dir.path().join("scope.db"), common::module(dir.path()), dir.path().join("gate/gate.ko"));
     let drop_in = dir.path().join("gate.toml");
     let files: [(&Path, &str); 4] = [
         (&table, "/var/lib/kerf/scope.db"),

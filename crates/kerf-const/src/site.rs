@@ -451,7 +451,7 @@ mod tests {
         std::fs::write(dir.path().join("a.c"), "int a;\n\tx = SIZE_MAX - SIZE /* SIZE */ + SIZE;\n").unwrap();
         let found = |index| find(dir.path(), &Query::parse(&format!("a.c:L2:SIZE:{index}")).unwrap());
         let site = &found(1).unwrap()[0];
-        assert_eq!((site.range.clone(), site.id("7"), site.kind), (42..46, "a.c:L2:SIZE:1".into(), SiteKind::Use));
+        assert_eq!((site.range.clone(), site.id("7"), site.kind), (41..45, "a.c:L2:SIZE:1".into(), SiteKind::Use));
         assert_eq!(found(0).unwrap()[0].range, 23..27);
         let error = found(2).unwrap_err().to_string();
         assert!(error.contains("line 2 of a.c") && error.contains("SIZE"), "{error}");

@@ -3,6 +3,7 @@
 //! Every constructor simplifies (the rules stand in `linear`, `bits`, `slices`, `compare` and `memory`), so that two
 //! computations that mean the same in an obvious way become the same [`Term`], and comparing them costs nothing.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -287,7 +288,7 @@ impl Arena {
     }
 
     /// `term` with every occurrence of the keys of `map` replaced by their values (of the same width).
-    pub fn substitute(&mut self, term: Term, map: &FxHashMap<Term, Term>) -> Term {
+    pub fn substitute(&mut self, term: Term, map: &HashMap<Term, Term, impl BuildHasher>) -> Term {
         let mut done: FxHashMap<Term, Term> = FxHashMap::default();
         for old in self.reachable(&[term]) {
             let new = match map.get(&old) {

@@ -34,7 +34,11 @@ pub fn run(workspace: &Workspace) -> anyhow::Result<Measured> {
     let setup = Setup::run(&mut steps)?;
     let store = Store::open(workspace, &setup)?;
     let entries: Vec<Entry> = store.entries()?.into_iter().filter(|entry| entry.class == Class::Proved).collect();
-    ensure!(!entries.is_empty(), "find proved constants in {}: `cargo xtask bench atlas` builds them", store.path.display());
+    ensure!(
+        !entries.is_empty(),
+        "find proved constants in {}: `cargo xtask bench atlas` builds them",
+        store.path.display()
+    );
     let core = Image::open(&setup.kernel.vmlinuz)?;
     let mut modules: BTreeMap<&str, Option<Image>> = BTreeMap::new();
     for name in entries.iter().filter_map(|entry| entry.image.module.as_deref()) {

@@ -134,7 +134,7 @@ mod tests {
         assert!(
             sample.iter().all(|j| ["yes", "no", "edge"].contains(&j.verdict) && ["tune", "held"].contains(&j.half))
         );
-        assert_eq!(rows(LIST).filter(|fields| fields.len() == 8).count(), 227);
+        assert_eq!(rows(LIST).filter(|fields| fields.len() == 10).count(), 227);
     }
 
     #[test]

@@ -141,8 +141,7 @@ impl FromArgs {
         }
         let (release, kernels) = (running::release(), cached_kernels());
         let named = |kernel: &&Kernel| self.image.as_ref().is_none_or(|image| *image == kernel.vmlinuz);
-        let kernel =
-            kernels.iter().filter(named).find(|k| k.release == release).or(kernels.iter().filter(named).next_back());
+        let kernel = kernels.iter().filter(named).find(|k| k.release == release).or(kernels.iter().rfind(named));
         match kernel.and_then(|kernel| Some((kernel, kernel.headers.as_ref()?))) {
             Some((kernel, headers)) => {
                 Ok(Tree::external(source, headers, Some(kerf_lab::module::makefile(&kernel.root, headers)))?)

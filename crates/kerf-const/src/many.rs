@@ -1,7 +1,7 @@
 //! Works through a list of constants: each is stored when it is done, so a run that is interrupted goes on where it was.
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -103,6 +103,64 @@ pub fn build_all(
         stored
     });
     results.into_iter().collect()
+}
+
+/// The word for what gave no entry, beside the classes.
+pub const FAILED: &str = "failed";
+
+/// The classes of a query's entries, each once.
+pub fn classes(entries: &[Entry]) -> String {
+    let mut words: Vec<&str> = entries.iter().map(|entry| entry.class.word()).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.join(", ")
+}
+
+impl Done {
+    /// The classes of its entries, or that it failed and why.
+    pub fn words(&self) -> String {
+        match &self.result {
+            Ok(entries) => classes(entries),
+            Err(error) => format!("{FAILED}: {error}"),
+        }
+    }
+}
+
+/// What the table says of a query that was tried.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The query, as it was written.
+    pub query: String,
+    /// The classes of its entries, or [`FAILED`].
+    pub class: String,
+    /// Why it is of its class, or why it failed.
+    pub reason: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Its entries.
+    pub entries: Vec<Entry>,
+}
+
+/// What the table says of those queries that were tried for this image, in their order.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn outcomes(input: &Input, table: &Table, queries: &[String]) -> Result<Vec<Outcome>, ConstError> {
+    let build = build_id(input);
+    let attempts: BTreeMap<String, Attempt> =
+        table.attempts(&build)?.into_iter().map(|attempt| (attempt.query.clone(), attempt)).collect();
+    let entries: BTreeMap<String, Entry> =
+        table.entries(Some(&build))?.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+    let outcome = |query: &String| {
+        let attempt = attempts.get(query)?;
+        let own: Vec<Entry> = attempt.ids.iter().filter_map(|id| entries.get(id).cloned()).collect();
+        let (class, reason) = match &attempt.failure {
+            Some(failure) => (FAILED.to_owned(), failure.clone()),
+            None => (classes(&own), own.first().map(|entry| entry.reason.clone()).unwrap_or_default()),
+        };
+        Some(Outcome { query: query.clone(), class, reason, seconds: attempt.seconds, entries: own })
+    };
+    Ok(queries.iter().filter_map(outcome).collect())
 }
 
 fn try_one(input: &Input, query: &str) -> Done {

@@ -1,6 +1,7 @@
 //! Compiling values again: what an entry says of them, held against what the compiler makes of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use kerf_image::Image;
 
@@ -12,7 +13,7 @@ use crate::entry::Entry;
 use crate::equivalence::{self, Effort, Signatures};
 use crate::error::ConstError;
 use crate::grep;
-use crate::site::Site;
+use crate::site::{self, Query, Site, SiteKind};
 use crate::tree::Destination;
 use crate::units;
 use crate::variants::{Variants, in_parallel};
@@ -66,7 +67,7 @@ impl<'a> Recheck<'a> {
         build::check_source(input)?;
         let value = first.first().copied().unwrap_or(entry.value);
         let outside = |why: String| ConstError::OutsideDomain { id: entry.id.clone(), value, why };
-        let site = site_of(input, entry)?;
+        let site = site_of(input.tree.root(), entry)?;
         let first = &first[..first.len().min(AT_A_TIME)];
         // What is read from the image takes as long as a compilation; neither needs the other.
         let (variants, image) = std::thread::scope(|scope| {
@@ -141,14 +142,19 @@ fn units(input: &Input, entry: &Entry, site: &Site, reach: Reach) -> Result<Vec<
 }
 
 /// The site that an entry was built from, found again in the source.
-pub(crate) fn site_of(input: &Input, entry: &Entry) -> Result<Site, ConstError> {
-    let text = grep::read_source(input.tree.root(), &entry.file)?;
+pub(crate) fn site_of(root: &Path, entry: &Entry) -> Result<Site, ConstError> {
+    let text = grep::read_source(root, &entry.file)?;
     let start = text.split('\n').take(entry.line as usize - 1).map(|l| l.len() + 1).sum::<usize>();
     let index: usize = entry.id.rsplit(':').next().and_then(|i| i.parse().ok()).unwrap_or(0);
     let damaged = || ConstError::Damaged {
         id: entry.id.clone(),
         why: format!("line {} of {} does not hold `{}`", entry.line, entry.file, entry.text),
     };
+    // What is no definition is named by its place alone, and found again as it was found first.
+    if matches!(entry.kind, SiteKind::Literal | SiteKind::Use) {
+        let found = Query::parse(&entry.id).and_then(|query| site::find(root, &query));
+        return found.ok().and_then(|sites| sites.into_iter().next()).ok_or_else(damaged);
+    }
     let line = text.get(start..).ok_or_else(damaged)?;
     let word = |at: usize| {
         let part_of_word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -198,4 +204,26 @@ fn analysis(entry: &Entry, variants: &Variants) -> Result<Analysis, String> {
     }
     let touched = templates.keys().map(|(unit, _)| *unit).collect();
     Ok(Analysis { templates: templates.into_values().collect(), touched, structural: BTreeMap::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::tests::entry;
+
+    #[test]
+    fn a_place_is_found_again_behind_a_comment() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.c"), "int x = SIZE /* SIZE 8 */ + SIZE;\nint y = 0x8 + 8;\n").unwrap();
+        let found = |id: &str, line, kind, text: &str| {
+            let mut entry = entry("A", 8, (1, 9), Vec::new());
+            (entry.id, entry.file, entry.line, entry.kind, entry.text) =
+                (id.into(), "a.c".into(), line, kind, text.into());
+            site_of(dir.path(), &entry).map(|site| site.range)
+        };
+        assert_eq!(found("a.c:L1:SIZE:1", 1, SiteKind::Use, "SIZE").unwrap(), 28..32);
+        // Both numbers have the value, and only one of them the text.
+        assert_eq!(found("a.c:L2:8:1", 2, SiteKind::Literal, "8").unwrap(), 48..49);
+        assert!(matches!(found("a.c:L1:SIZE:2", 1, SiteKind::Use, "SIZE"), Err(ConstError::Damaged { .. })));
+    }
 }

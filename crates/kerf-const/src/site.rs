@@ -193,15 +193,13 @@ pub struct Literal {
 
 /// All integer literals of a text outside comments, strings and identifiers.
 pub fn literals(text: &str) -> Vec<Literal> {
-    let number = |range: &Range<usize>| text[range.start..].starts_with(|c: char| c.is_ascii_digit());
     let literal = |range: Range<usize>| Some(Literal { value: parse_integer(&text[range.clone()])?, range });
-    words(text).into_iter().filter(number).filter_map(literal).collect()
+    words(text).into_iter().filter(|word| !is_name(&text[word.clone()])).filter_map(literal).collect()
 }
 
 /// All identifiers of a text outside comments and strings.
 fn names(text: &str) -> Vec<Range<usize>> {
-    let number = |range: &Range<usize>| text[range.start..].starts_with(|c: char| c.is_ascii_digit());
-    words(text).into_iter().filter(|range| !number(range)).collect()
+    words(text).into_iter().filter(|word| is_name(&text[word.clone()])).collect()
 }
 
 /// The identifiers and numbers of a text outside comments and strings.

@@ -264,29 +264,41 @@ impl Tree {
         Ok(command)
     }
 
+    /// Kbuild, to which objects are named.
+    fn make_objects(&self) -> Command {
+        let mut make = Command::new("make");
+        make.current_dir(self.working_directory()).env_remove("MAKEFLAGS");
+        if let Some(headers) = &self.headers {
+            make.arg(format!("M={}", self.root.display()));
+            if let Some(makefile) = &headers.makefile {
+                make.arg("-f").arg(makefile);
+            }
+        }
+        make
+    }
+
     /// Asks kbuild for the commands of units without running any of them, where there are no objects yet.
     ///
     /// # Errors
     /// If make cannot be run. Units that it does not make are left out.
     pub fn learn(&self, units: &[String]) -> Result<(), ConstError> {
         let known = |unit: &String| self.commands.lock().is_ok_and(|c| c.contains_key(unit));
-        let stem = |unit: &str| format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit));
         let missing: Vec<&String> = units
             .iter()
-            .filter(|unit| !known(unit) && !saved_command_path(&self.root.join(stem(unit))).exists())
+            .filter(|unit| !known(unit) && !saved_command_path(&self.root.join(object_of(unit))).exists())
             .collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let output = Command::new("make")
+        let output = self
+            .make_objects()
             .args(["-n", "-k"])
-            .args(missing.iter().map(|unit| stem(unit)))
-            .current_dir(&self.root)
-            .env_remove("MAKEFLAGS")
+            .args(missing.iter().map(|unit| object_of(unit)))
             .output()
             .map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
         let said = String::from_utf8_lossy(&output.stdout);
-        let found = missing.iter().filter_map(|unit| Some(((*unit).clone(), parse_shown(&said, &stem(unit), unit)?)));
+        let found =
+            missing.iter().filter_map(|unit| Some(((*unit).clone(), parse_shown(&said, &object_of(unit), unit)?)));
         if let Ok(mut commands) = self.commands.lock() {
             commands.extend(found);
         }
@@ -295,23 +307,18 @@ impl Tree {
 
     /// The object of a unit with its debug information, built by kbuild if it is not there.
     pub fn object(&self, unit: &str) -> Result<PathBuf, ConstError> {
-        let target = format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit));
+        let target = object_of(unit);
         let object = self.root.join(&target);
         // Kbuild must not run twice at a time in one tree.
         let _guard = self.make.lock().map_err(|_| ConstError::Internal("the build lock is poisoned".into()))?;
         if object.exists() && saved_command_path(&object).exists() {
             return Ok(object);
         }
-        let mut make = Command::new("make");
-        make.args(["-s", &target]).current_dir(self.working_directory()).env_remove("MAKEFLAGS");
-        if let Some(headers) = &self.headers {
-            make.arg(format!("M={}", self.root.display()));
-            if let Some(makefile) = &headers.makefile {
-                make.arg("-f").arg(makefile);
-            }
-        }
-        let output =
-            make.output().map_err(|source| ConstError::Io { what: "run make in", path: self.root.clone(), source })?;
+        let output = self.make_objects().args(["-s", &target]).output().map_err(|source| ConstError::Io {
+            what: "run make in",
+            path: self.root.clone(),
+            source,
+        })?;
         if !output.status.success() || !object.exists() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
             return Err(ConstError::NoCommand { object: target, output: said });
@@ -345,6 +352,10 @@ impl Tree {
         }
         Ok(units.into_iter().collect())
     }
+}
+
+fn object_of(unit: &str) -> String {
+    format!("{}.o", unit.strip_suffix(".c").unwrap_or(unit))
 }
 
 fn saved_command_path(object: &Path) -> PathBuf {

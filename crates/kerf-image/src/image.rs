@@ -80,6 +80,15 @@ impl Image {
         Ok(Image::new(parts))
     }
 
+    /// The ELF file that a boot image holds. `name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no boot image, or are damaged.
+    pub fn unpack(name: &str, bytes: &[u8]) -> Result<Vec<u8>, ImageError> {
+        bzimage::unpack(bytes).map_err(|problem| problem.within(name))
+    }
+
     /// The kernel that runs on this machine. Its bytes are read when they are asked for.
     ///
     /// # Errors

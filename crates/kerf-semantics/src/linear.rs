@@ -12,35 +12,29 @@ pub(crate) struct Linear {
 impl Arena {
     /// `term` as a sum; what is no sum is one term with coefficient 1.
     pub(crate) fn linear(&self, term: Term) -> Linear {
-        let width = self.width(term);
-        match self.node(term) {
-            Node::Constant(value) => Linear { terms: Vec::new(), constant: *value },
-            Node::Sum(terms, constant) => Linear { terms: terms.to_vec(), constant: *constant },
-            // Two's complement: ~x = -x - 1.
-            Node::Not(inner) => Linear { terms: vec![(*inner, mask(width))], constant: mask(width) },
-            _ => Linear { terms: vec![(term, 1)], constant: 0 },
-        }
+        let mut own = [(term, 1)];
+        let (terms, constant) = self.parts(term, &mut own);
+        Linear { terms: terms.to_vec(), constant }
     }
 
     /// `a - b` where it is the same number whatever the variables are; makes no term.
     pub(crate) fn constant_difference(&self, a: Term, b: Term) -> Option<u128> {
         let ones = mask(self.same_width(a, b));
-        if a == b {
-            return Some(0);
-        }
         let (mut left, mut right) = ([(a, 1)], [(b, 1)]);
-        let (left, first) = self.parts(a, ones, &mut left);
-        let (right, second) = self.parts(b, ones, &mut right);
+        let (left, first) = self.parts(a, &mut left);
+        let (right, second) = self.parts(b, &mut right);
         // The terms of a sum are in one order, so that equal sums have equal parts.
         (left == right).then(|| first.wrapping_sub(second) & ones)
     }
 
-    /// The terms and the constant of a sum; `own` holds the one term of what is none.
-    fn parts<'a>(&'a self, term: Term, ones: u128, own: &'a mut [(Term, u128); 1]) -> (&'a [(Term, u128)], u128) {
+    /// The terms and the constant of a sum; `own` is the term with coefficient 1, for what is none.
+    pub(crate) fn parts<'a>(&'a self, term: Term, own: &'a mut [(Term, u128); 1]) -> (&'a [(Term, u128)], u128) {
         match self.node(term) {
             Node::Constant(value) => (&[], *value),
             Node::Sum(terms, constant) => (terms, *constant),
+            // Two's complement: ~x = -x - 1.
             Node::Not(inner) => {
+                let ones = mask(self.width(term));
                 *own = [(*inner, ones)];
                 (own, ones)
             }

@@ -36,13 +36,9 @@ impl Arena {
 
     /// Whether an address is computed from something else than a variable's place.
     fn is_pointer(&self, address: Term) -> bool {
-        let constant = match self.node(address) {
-            Node::Constant(_) => return false,
-            Node::Sum(_, constant) => *constant,
-            Node::Not(_) => u128::from(u64::MAX),
-            _ => 0,
-        };
-        !self.variables.contains(&(constant as u64))
+        let mut own = [(address, 1)];
+        let (terms, constant) = self.parts(address, &mut own);
+        !terms.is_empty() && !self.variables.contains(&(constant as u64))
     }
 
     /// The byte of `memory` at a 64-bit `address`.

@@ -28,7 +28,7 @@ pub use error::TrialError;
 pub use holm::holm;
 pub use log::{Log, Round, Run};
 pub use number::Reader;
-pub use page::Page;
+pub use page::{Page, document};
 pub use permutation::p_value;
 pub use plan::{Arm, Plan, fewest_rounds};
 pub use plot::plot;

@@ -8,6 +8,23 @@ use crate::{Answer, Direction, plot, words};
 const BASE: &str = include_str!("../data/base.css");
 const STYLE: &str = include_str!("../data/page.css");
 
+/// A page of its own as a file's text: a head with what all reports have in common and more style, and a body.
+pub fn document(title: &str, style: &str, body: &Markup) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(BASE)) (PreEscaped(style)) }
+            }
+            body { (body) }
+        }
+    };
+    page.into_string()
+}
+
 /// What the report shows.
 pub struct Page<'a> {
     /// The kernel's release.
@@ -34,36 +51,25 @@ impl Page<'_> {
     /// The file's text.
     pub fn html(&self) -> String {
         let title = format!("{} against {}", self.names.join(", "), self.baseline);
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    title { (title) }
-                    style { (PreEscaped(BASE)) (PreEscaped(STYLE)) }
-                }
-                body {
-                    h1 { (title) }
-                    p { "Linux " (self.release) ". The metric is the number that " code { (self.metric) } " prints; "
-                        (self.direction.word()) " is better." }
-                    @for sentence in self.sentences { p { (sentence) } }
-                    (plot(self.answer, self.names))
-                    p.note {
-                        "A dot is the mean difference to the baseline, the bar through it the interval that holds it with probability "
-                        (words::number((1.0 - self.alpha) * 100.0)) " %. The grey band is the same interval for the baseline against itself."
-                    }
-                    (self.table())
-                    p.note {
-                        (self.answer.rounds) " rounds; in each of them every value was in force once and the baseline twice, in an "
-                        "order drawn anew (seed " (self.seed) "). P is the share of such orders that alone would give a difference as large, "
-                        "corrected for the number of values by Holm's method; a value differs if it is below "
-                        (words::number(self.alpha)) " and the interval does not hold 0."
-                    }
-                }
+        let body = html! {
+            h1 { (title) }
+            p { "Linux " (self.release) ". The metric is the number that " code { (self.metric) } " prints; "
+                (self.direction.word()) " is better." }
+            @for sentence in self.sentences { p { (sentence) } }
+            (plot(self.answer, self.names))
+            p.note {
+                "A dot is the mean difference to the baseline, the bar through it the interval that holds it with probability "
+                (words::number((1.0 - self.alpha) * 100.0)) " %. The grey band is the same interval for the baseline against itself."
+            }
+            (self.table())
+            p.note {
+                (self.answer.rounds) " rounds; in each of them every value was in force once and the baseline twice, in an "
+                "order drawn anew (seed " (self.seed) "). P is the share of such orders that alone would give a difference as large, "
+                "corrected for the number of values by Holm's method; a value differs if it is below "
+                (words::number(self.alpha)) " and the interval does not hold 0."
             }
         };
-        page.into_string()
+        document(&title, STYLE, &body)
     }
 
     fn table(&self) -> Markup {

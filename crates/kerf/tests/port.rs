@@ -1,9 +1,8 @@
 //! `kerf const port` between two real kernels: the distribution's plain one and its cloud flavour.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use kerf_const::Entry;
 use kerf_const::build::text_base;
@@ -48,15 +47,7 @@ fn told(output: &Output, code: i32) -> Value {
 /// The kernel of a boot image, with one byte of its text changed.
 fn changed(kernel: &Kernel, dir: &Path, address: u64) -> PathBuf {
     let packed = fs::read(&kernel.vmlinuz).expect("an image");
-    let start = packed.windows(4).position(|w| w == [0x28, 0xb5, 0x2f, 0xfd]).expect("it is packed with zstd");
-    let mut unpack = Command::new("zstd");
-    let mut child =
-        unpack.args(["-dcq"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("zstd");
-    let mut input = child.stdin.take().expect("a pipe");
-    // What follows the kernel is none of zstd's, which then stops reading.
-    let writer = std::thread::spawn(move || input.write_all(&packed[start..]).is_ok());
-    let mut elf = child.wait_with_output().expect("it ends").stdout;
-    let _ = writer.join();
+    let mut elf = Image::unpack("vmlinuz", &packed).expect("a boot image");
     let image = Image::parse("vmlinux", elf.clone()).expect("an ELF file");
     let (section, holder) = image.section_at(address).expect("a section");
     let head = &image.section_bytes(section)[..4096];
@@ -104,7 +95,7 @@ fn entries_go_over_where_the_code_and_its_source_are_the_same() {
     let span = &carried.spans[0];
     let start = text_base(&image) + span.function_offset;
     let broken = changed(&cloud, dir.path(), start + span.end);
-    let none = told(&port(&table, &broken, &[NAMES[0], "--source", source, "--build", &build_id(&plain)]), 35);
+    let none = told(&port(&table, &broken, &[NAMES[0], "--source", source, "--build-id", &build_id(&plain)]), 35);
     assert!(none["entries"][0]["why"].as_str().is_some_and(|why| why.contains("differs")), "{none}");
 
     // What was carried over travels like any other; an image that has other bytes refuses it.

@@ -10,8 +10,8 @@ use anyhow::{Context, ensure};
 use kerf_const::Class;
 use kerf_const::build::Input;
 use kerf_const::entry::Entry;
-use kerf_const::many;
-use kerf_const::table::{Attempt, Table};
+use kerf_const::many::{self, Outcome};
+use kerf_const::table::Table;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
 use std::collections::BTreeMap;
@@ -27,8 +27,6 @@ pub const LIST: &str = include_str!("../../data/perf-consts.tsv");
 const LEAST_PROVED: f64 = 0.97;
 /// Seconds in which the list is to be built on two processors.
 const MOST_SECONDS: f64 = 1200.0;
-/// No entry: the constant could not be built.
-const FAILED: &str = "failed";
 
 /// What to build, and how much of it to check.
 pub struct Wanted {
@@ -66,15 +64,8 @@ impl Store {
     }
 }
 
-/// A constant of the list, and what became of it.
-struct Outcome {
-    query: String,
-    expected: String,
-    class: String,
-    reason: String,
-    seconds: f64,
-    entries: Vec<Entry>,
-}
+/// The class that the list has for each query.
+type Expected = BTreeMap<String, String>;
 
 /// Builds the list, and audits what is proved.
 pub fn run(workspace: &Workspace, wanted: &Wanted) -> anyhow::Result<Measured> {
@@ -89,9 +80,9 @@ pub fn run(workspace: &Workspace, wanted: &Wanted) -> anyhow::Result<Measured> {
     let tree = Tree::open(source)?.keeping(directory.join("atlas.objects"));
     let image = Image::open(&setup.kernel.vmlinuz)?;
     let input = Input { tree: &tree, image: &image, modules: setup.kernel.modules_dir.as_deref() };
-    let queries = queries(wanted)?;
+    let (queries, expected) = queries(wanted)?;
     let (outcomes, total) = build(&input, &directory.join("atlas.db"), &queries)?;
-    let mut measured = Measured { rows: rows(&outcomes), complaints: complaints(&outcomes) };
+    let mut measured = Measured { rows: rows(&outcomes), complaints: complaints(&outcomes, &expected) };
     if let Some(total) = total {
         measured.rows.push(Row::new("seconds", "all processors", "total", total, "s"));
         if total > MOST_SECONDS {
@@ -119,13 +110,14 @@ fn forget(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The queries of the list with the classes that it expects.
-fn queries(wanted: &Wanted) -> anyhow::Result<Vec<(String, String)>> {
+/// The queries that are wanted, and what the list expects of all.
+fn queries(wanted: &Wanted) -> anyhow::Result<(Vec<String>, Expected)> {
+    let all = many::read_list(LIST);
+    let expected = all.iter().cloned().zip(classes(LIST)).collect();
     let named = |query: &String| wanted.only.as_deref().is_none_or(|only| query.ends_with(only));
-    let all = many::read_list(LIST).into_iter().zip(classes(LIST)).filter(|(query, _)| named(query));
-    let chosen: Vec<(String, String)> = all.take(wanted.constants.unwrap_or(usize::MAX)).collect();
+    let chosen: Vec<String> = all.into_iter().filter(named).take(wanted.constants.unwrap_or(usize::MAX)).collect();
     ensure!(!chosen.is_empty(), "find {} in the list", wanted.only.as_deref().unwrap_or("a constant"));
-    Ok(chosen)
+    Ok((chosen, expected))
 }
 
 /// The column `class` of a list.
@@ -137,48 +129,16 @@ fn classes(list: &str) -> Vec<String> {
 }
 
 /// Builds what the table does not have. With the seconds, if that was all of it.
-fn build(input: &Input, path: &Path, queries: &[(String, String)]) -> anyhow::Result<(Vec<Outcome>, Option<f64>)> {
-    let names: Vec<String> = queries.iter().map(|(query, _)| query.clone()).collect();
+fn build(input: &Input, path: &Path, queries: &[String]) -> anyhow::Result<(Vec<Outcome>, Option<f64>)> {
     let table = Table::create(path)?;
-    let todo = many::remaining(input, &table, &names)?;
-    let whole = todo.len() == names.len();
+    let todo = many::remaining(input, &table, queries)?;
+    let whole = todo.len() == queries.len();
     let start = Instant::now();
     many::build_all(input, table, &todo, &|done| {
-        let what = match &done.result {
-            Ok(entries) => class_of(entries),
-            Err(error) => format!("{FAILED}: {error}"),
-        };
-        println!("    {}: {what} in {:.1} s", done.query, done.seconds);
+        println!("    {}: {} in {:.1} s", done.query, done.words(), done.seconds);
     })?;
     let total = start.elapsed().as_secs_f64();
-    Ok((outcomes(input, &Table::open(path)?, queries)?, whole.then_some(total)))
-}
-
-/// The classes of a constant's entries, each once.
-fn class_of(entries: &[Entry]) -> String {
-    let mut words: Vec<&str> = entries.iter().map(|entry| entry.class.word()).collect();
-    words.sort_unstable();
-    words.dedup();
-    words.join("+")
-}
-
-fn outcomes(input: &Input, table: &Table, queries: &[(String, String)]) -> anyhow::Result<Vec<Outcome>> {
-    let build = input.image.build_id().map(|id| id.to_string()).unwrap_or_default();
-    let attempts: BTreeMap<String, Attempt> =
-        table.attempts(&build)?.into_iter().map(|attempt| (attempt.query.clone(), attempt)).collect();
-    let entries: BTreeMap<String, Entry> =
-        table.entries(Some(&build))?.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
-    let outcome = |(query, expected): &(String, String)| {
-        let attempt = attempts.get(query)?;
-        let own: Vec<Entry> = attempt.ids.iter().filter_map(|id| entries.get(id).cloned()).collect();
-        let (class, reason) = match &attempt.failure {
-            Some(failure) => (FAILED.to_owned(), failure.clone()),
-            None => (class_of(&own), own.iter().map(|e| e.reason.as_str()).collect::<Vec<_>>().join("; ")),
-        };
-        let (query, expected, seconds) = (query.clone(), expected.clone(), attempt.seconds);
-        Some(Outcome { query, expected, class, reason, seconds, entries: own })
-    };
-    Ok(queries.iter().filter_map(outcome).collect())
+    Ok((many::outcomes(input, &Table::open(path)?, queries)?, whole.then_some(total)))
 }
 
 fn rows(outcomes: &[Outcome]) -> Vec<Row> {
@@ -205,11 +165,12 @@ fn proved_share(outcomes: &[Outcome]) -> f64 {
     f64::from(proved) / f64::from(all.max(1))
 }
 
-fn complaints(outcomes: &[Outcome]) -> Vec<String> {
-    let wrong = outcomes.iter().filter(|outcome| outcome.class != outcome.expected);
-    let sentence =
-        |o: &Outcome| format!("{} is {}, and {} in the list: {}", o.query, o.class, said(&o.expected), o.reason);
-    let mut complaints: Vec<String> = wrong.map(sentence).collect();
+fn complaints(outcomes: &[Outcome], expected: &Expected) -> Vec<String> {
+    let sentence = |Outcome { query, class, reason, .. }: &Outcome| {
+        let wanted = expected.get(query).map(String::as_str).unwrap_or_default();
+        (class != wanted).then(|| format!("{query} is {class}, and {} in the list: {reason}", said(wanted)))
+    };
+    let mut complaints: Vec<String> = outcomes.iter().filter_map(sentence).collect();
     let share = proved_share(outcomes);
     if share < LEAST_PROVED {
         complaints
@@ -286,24 +247,32 @@ mod tests {
         assert!(unknown.is_empty(), "{unknown:?}");
     }
 
-    fn outcome(class: &str, expected: &str) -> Outcome {
-        let (query, reason) = ("A".to_owned(), "so".to_owned());
-        Outcome { query, expected: expected.into(), class: class.into(), reason, seconds: 1.0, entries: Vec::new() }
+    fn outcome(query: &str, class: &str) -> Outcome {
+        let (query, class, reason) = (query.into(), class.into(), "so".into());
+        Outcome { query, class, reason, seconds: 1.0, entries: Vec::new() }
+    }
+
+    /// Each in the class that the list has for it.
+    fn expected(outcomes: &[Outcome]) -> Expected {
+        outcomes.iter().map(|outcome| (outcome.query.clone(), outcome.class.clone())).collect()
     }
 
     #[test]
     fn only_code_counts_for_the_share() {
         let outcomes = ["proved", "proved", "layout", "data", "absent", "shadowed"].map(|class| outcome(class, class));
-        assert!((proved_share(&outcomes) - 1.0).abs() < 1e-9 && complaints(&outcomes).is_empty());
+        assert!((proved_share(&outcomes) - 1.0).abs() < 1e-9);
+        assert!(complaints(&outcomes, &expected(&outcomes)).is_empty());
         let outcomes = ["proved", "shape", "failed", "sensitive"].map(|class| outcome(class, class));
         assert!((proved_share(&outcomes) - 0.25).abs() < 1e-9);
-        assert!(complaints(&outcomes)[0].contains("less than 0.97"));
+        assert!(complaints(&outcomes, &expected(&outcomes))[0].contains("less than 0.97"));
     }
 
     #[test]
     fn another_class_is_told() {
-        let complaints = complaints(&[outcome("proved", "proved"), outcome("data", "proved"), outcome("data", "")]);
+        let list =
+            [("A", "proved"), ("B", "proved"), ("C", "")].map(|(query, class)| (query.into(), class.into())).into();
+        let complaints = complaints(&[outcome("A", "proved"), outcome("B", "data"), outcome("C", "data")], &list);
         assert_eq!(complaints.len(), 2, "{complaints:?}");
-        assert_eq!(complaints[0], "A is data, and proved in the list: so");
+        assert_eq!(complaints[0], "B is data, and proved in the list: so");
     }
 }

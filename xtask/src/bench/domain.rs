@@ -11,6 +11,8 @@ use kerf_const::entry::{Entry, Interval};
 use kerf_const::site::Query;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
+use kerf_trial::Generator;
+use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -107,7 +109,11 @@ pub fn audit(input: &Input, entry: &Entry, values: &[i128]) -> anyhow::Result<Ve
 
 /// Different values of a domain, the same ones for the same seed.
 pub fn draw_from(domain: &[Interval], count: usize, seed: u64) -> Vec<i128> {
-    draw(domain, count, &mut Random(seed)).into_iter().collect()
+    draw(domain, count, &mut generator(seed)).into_iter().collect()
+}
+
+fn generator(seed: u64) -> Generator {
+    Generator::seed_from_u64(seed)
 }
 
 const DRAWN: &str = "random values of the domain";
@@ -131,7 +137,7 @@ fn reasons(judged: &[Judged]) -> BTreeMap<&'static str, usize> {
 }
 
 /// Different values of a domain: every other one by its magnitude, since small values are those that people set.
-fn draw(domain: &[Interval], count: usize, random: &mut Random) -> BTreeSet<i128> {
+fn draw(domain: &[Interval], count: usize, random: &mut Generator) -> BTreeSet<i128> {
     let mut values = BTreeSet::new();
     // A small domain has fewer values than are wanted.
     for attempt in 0..count * 20 {
@@ -145,9 +151,10 @@ fn draw(domain: &[Interval], count: usize, random: &mut Random) -> BTreeSet<i128
 }
 
 /// A value of a domain, each as likely as the others.
-fn uniform(domain: &[Interval], random: &mut Random) -> Option<i128> {
+fn uniform(domain: &[Interval], random: &mut Generator) -> Option<i128> {
     let size = |part: &Interval| part.max.abs_diff(part.min).saturating_add(1);
-    let mut offset = random.below(domain.iter().fold(0, |sum, part| size(part).saturating_add(sum)));
+    let all = domain.iter().fold(0u128, |sum, part| size(part).saturating_add(sum));
+    let mut offset = random.random_range(0..all.max(1));
     let part = domain.iter().find(|part| {
         let inside = offset < size(part);
         offset -= if inside { 0 } else { size(part) };
@@ -157,36 +164,18 @@ fn uniform(domain: &[Interval], random: &mut Random) -> Option<i128> {
 }
 
 /// A value of a domain, each number of bits as likely as the others; `None` if the draw falls between its parts.
-fn magnitude(domain: &[Interval], random: &mut Random) -> Option<i128> {
+fn magnitude(domain: &[Interval], random: &mut Generator) -> Option<i128> {
     let (first, last) = (domain.first()?.min, domain.last()?.max);
     // Magnitudes are those of the values themselves where all are positive, else of the distance to the smallest.
     let base = if first > 0 { 0 } else { first };
     let (low, high) = (first.abs_diff(base), last.abs_diff(base));
     let bits = |n: u128| u128::from(128 - n.leading_zeros());
-    let wanted = bits(low) + random.below(bits(high) - bits(low) + 1);
+    let wanted = bits(low) + random.random_range(0..bits(high) - bits(low) + 1);
     let smallest = if wanted == 0 { 0 } else { 1u128 << (wanted - 1) }.max(low);
     let largest = if wanted >= 128 { u128::MAX } else { (1 << wanted) - 1 }.min(high);
-    let offset = smallest + random.below(largest.saturating_sub(smallest).saturating_add(1));
+    let offset = smallest + random.random_range(0..largest.saturating_sub(smallest).saturating_add(1));
     let value = base.checked_add(i128::try_from(offset).ok()?)?;
     domain.iter().any(|part| (part.min..=part.max).contains(&value)).then_some(value)
-}
-
-/// SplitMix64: good enough to draw samples, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u128) -> u128 {
-        let wide = u128::from(self.next()) << 64 | u128::from(self.next());
-        wide % end.max(1)
-    }
 }
 
 #[cfg(test)]
@@ -199,7 +188,7 @@ mod tests {
         fn values_lie_in_the_domain(min in any::<i64>(), length in any::<u32>(), count in 0_usize..60) {
             let min = i128::from(min);
             let domain = [Interval { min, max: min + i128::from(length) }];
-            let values = draw(&domain, count, &mut Random(SEED));
+            let values = draw(&domain, count, &mut generator(SEED));
             prop_assert!(values.iter().all(|value| (min..=min + i128::from(length)).contains(value)));
             prop_assert!(values.len() == count || u64::from(length) < 20 * count as u64);
         }
@@ -207,15 +196,15 @@ mod tests {
 
     #[test]
     fn small_domains_are_drawn_whole() {
-        let values = draw(&[Interval { min: 2, max: 4 }], 50, &mut Random(SEED));
+        let values = draw(&[Interval { min: 2, max: 4 }], 50, &mut generator(SEED));
         assert_eq!(values, BTreeSet::from([2, 3, 4]));
-        assert!(draw(&[], 50, &mut Random(SEED)).is_empty());
+        assert!(draw(&[], 50, &mut generator(SEED)).is_empty());
     }
 
     #[test]
     fn parts_are_drawn_by_their_size() {
         let domain = [Interval { min: 5, max: 5 }, Interval { min: 1000, max: 1_000_000 }];
-        let values = draw(&domain, 50, &mut Random(SEED));
+        let values = draw(&domain, 50, &mut generator(SEED));
         assert!(values.len() == 50 && values.iter().filter(|value| **value > 100_000).count() > 20, "{values:?}");
         assert!(values.iter().all(|value| *value == 5 || (1000..=1_000_000).contains(value)));
     }
@@ -223,7 +212,7 @@ mod tests {
     #[test]
     fn another_seed_draws_other_values() {
         let domain = [Interval { min: 1, max: 1 << 40 }];
-        assert_ne!(draw(&domain, 50, &mut Random(SEED)), draw(&domain, 50, &mut Random(SEED + 1)));
+        assert_ne!(draw(&domain, 50, &mut generator(SEED)), draw(&domain, 50, &mut generator(SEED + 1)));
     }
 
     #[test]
@@ -243,7 +232,7 @@ mod tests {
 
     #[test]
     fn small_and_large_values_are_drawn() {
-        let values = draw(&[Interval { min: 1, max: 1 << 40 }], 50, &mut Random(SEED));
+        let values = draw(&[Interval { min: 1, max: 1 << 40 }], 50, &mut generator(SEED));
         assert!(values.iter().any(|value| *value < 1 << 20) && values.iter().any(|value| *value > 1 << 39));
     }
 }

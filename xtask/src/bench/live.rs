@@ -10,9 +10,9 @@ use anyhow::{Context, ensure};
 use kerf_const::Class;
 use kerf_const::entry::Entry;
 use kerf_lab::{FileSpec, Machine};
+use kerf_trial::Generator;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_pcg::Pcg64;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -66,7 +66,7 @@ fn draw(entries: Vec<Entry>, seed: u64, count: usize) -> Vec<(Entry, [i128; 2])>
     let mut found: Vec<(Entry, [i128; 2])> =
         entries.into_iter().filter(settable).filter_map(|entry| two_values(&entry).map(|two| (entry, two))).collect();
     found.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
-    found.shuffle(&mut Pcg64::seed_from_u64(seed));
+    found.shuffle(&mut Generator::seed_from_u64(seed));
     found.truncate(count);
     found
 }

@@ -124,18 +124,6 @@ pub fn comparison<'a>(
 
 /// Proves that a function of the first, with other numbers in it, does the same as that of the second; else says where
 /// they part.
-#[cfg(test)]
-fn prove(
-    codes: (&Code, &Code),
-    name: &str,
-    numbers: &dyn Fn(&str, Number) -> Option<i64>,
-    calls: &HashMap<String, Vec<Call>>,
-    signatures: &Signatures,
-) -> Result<(), String> {
-    let walk = |frames| compare(codes, name, numbers, calls, signatures, frames);
-    walk(Frames::One).or_else(|_| walk(Frames::Two))
-}
-
 fn compare(
     (base, variant): (&Code, &Code),
     name: &str,

@@ -14,7 +14,7 @@ use kerf_image::Image;
 
 use self::same::Pair;
 use self::source::Slice;
-use crate::build::{Input, text_base};
+use crate::build::text_base;
 use crate::compile;
 use crate::entry::{Class, Entry};
 use crate::error::ConstError;
@@ -142,7 +142,7 @@ impl<'a> Porter<'a> {
 
     /// The units of the core image that use the constant, with what hangs together with it.
     fn users(&self, tree: &Tree, entry: &Entry) -> Result<Result<BTreeMap<String, Slice>, String>, ConstError> {
-        let site = match recheck::site_of(&Input { tree, image: self.new.image, modules: None }, entry) {
+        let site = match recheck::site_of(tree.root(), entry) {
             Ok(site) => site,
             Err(ConstError::Damaged { why, .. }) => return Ok(Err(format!("the source is another one: {why}"))),
             Err(ConstError::NoSuchFile { file, .. }) => return Ok(Err(format!("the source has no {file}"))),

@@ -102,7 +102,9 @@ impl ApplyArgs {
         let homes = self.homes(&wanted);
         if let Some(name) = &self.module {
             keep_module(&mut wanted, &homes, &name.replace('-', "_"));
-            wait_for_start(name);
+            if !wanted.constants.is_empty() {
+                wait_for_start(name);
+            }
         }
         let waiting = take_waiting(&mut wanted, &homes, &running::module_is_live);
         let loaded = self.loaded_policies()?;
@@ -210,13 +212,11 @@ fn wait_for_start(module: &str) {
 /// Takes out what no code is there for yet, and says what it waits for.
 fn take_waiting(wanted: &mut Wanted, homes: &BTreeMap<String, String>, live: &dyn Fn(&str) -> bool) -> Vec<Done> {
     let waits = |constant: &Constant| homes.get(&constant.id).filter(|module| !live(module));
-    let said = |constant: &Constant, module: &str| {
-        let words = ["const".into(), "set".into(), format!("{}={}", constant.id, constant.value)];
-        let words = words.into_iter().chain(options(constant)).collect();
-        let step = Step { file: constant.place.path.clone(), words };
-        Done { step, code: 0, said: format!("waits until the module {module} is loaded") }
+    let done = |constant: &Constant| {
+        let said = format!("waits until the module {} is loaded", waits(constant)?);
+        Some(Done { step: set(constant, options(constant)), code: 0, said })
     };
-    let waiting = wanted.constants.iter().filter_map(|constant| Some(said(constant, waits(constant)?))).collect();
+    let waiting = wanted.constants.iter().filter_map(done).collect();
     wanted.constants.retain(|constant| waits(constant).is_none());
     waiting
 }
@@ -240,22 +240,28 @@ impl Step {
 fn steps(wanted: &Wanted, loaded: &[String]) -> Vec<Step> {
     let mut steps: Vec<(Vec<String>, Step)> = Vec::new();
     for constant in &wanted.constants {
-        let (id, options) = (format!("{}={}", constant.id, constant.value), options(constant));
+        let options = options(constant);
         let together = steps.iter_mut().find(|(known, step)| *known == options && step.file == constant.place.path);
         match together {
             Some((_, step)) => {
                 let end = step.words.iter().position(|word| word.starts_with("--")).unwrap_or(step.words.len());
-                step.words.insert(end, id);
+                step.words.insert(end, assignment(constant));
             }
-            None => {
-                let words = ["const".into(), "set".into(), id].into_iter().chain(options.clone()).collect();
-                steps.push((options, Step { file: constant.place.path.clone(), words }));
-            }
+            None => steps.push((options.clone(), set(constant, options))),
         }
     }
     let constants = steps.into_iter().map(|(_, step)| step);
     let missing = wanted.policies.iter().filter(|policy| !loaded.contains(&policy.name));
     constants.chain(missing.map(load)).collect()
+}
+
+fn assignment(constant: &Constant) -> String {
+    format!("{}={}", constant.id, constant.value)
+}
+
+fn set(constant: &Constant, options: Vec<String>) -> Step {
+    let words = ["const".into(), "set".into(), assignment(constant)].into_iter().chain(options).collect();
+    Step { file: constant.place.path.clone(), words }
 }
 
 fn options(constant: &Constant) -> Vec<String> {

@@ -14,7 +14,7 @@ use kerf_image::Image;
 use kerf_lab::{Cache, Kernel};
 use serde::Serialize;
 
-use super::const_words::TableArgs;
+use super::const_words::{TableArgs, which_build};
 use crate::{exit, print};
 
 pub const EXAMPLES: &str = "\
@@ -44,7 +44,7 @@ pub struct PortArgs {
     source: Option<PathBuf>,
     /// The build to port from, or its first digits [default: the table's only other one].
     #[arg(long, value_name = "ID")]
-    build: Option<String>,
+    build_id: Option<String>,
     /// The image of the build to port from [default: the lab's, else /boot/vmlinuz-RELEASE].
     #[arg(long, value_name = "IMAGE|RELEASE")]
     from: Option<String>,
@@ -137,7 +137,7 @@ impl PortArgs {
     /// The build to port from; nothing if the table has none but the one to port to.
     fn origin(&self, table: &Table, own: &str) -> anyhow::Result<Option<(String, String)>> {
         let builds = table.builds()?;
-        let wanted = self.build.as_deref().unwrap_or_default();
+        let wanted = self.build_id.as_deref().unwrap_or_default();
         let mut matching: Vec<&(String, String)> = builds.iter().filter(|(id, _)| id.starts_with(wanted)).collect();
         if matching.iter().any(|(id, _)| id == own) {
             matching.retain(|(id, _)| id != own);
@@ -152,12 +152,7 @@ impl PortArgs {
                 Err(ConstError::Table { path: table.path().into(), why: why.into() }.into())
             }
             [only] => Ok(Some(only.clone())),
-            _ => {
-                let all: Vec<String> = builds.iter().map(|(id, release)| format!("{id} ({release})")).collect();
-                let why = format!("say with --build which kernel to port from: {}", all.join(", "));
-                Err(ConstError::BadQuery { query: self.build.clone().unwrap_or_else(|| "the table".into()), why }
-                    .into())
-            }
+            _ => Err(which_build(&builds, self.build_id.as_deref()).into()),
         }
     }
 

@@ -150,13 +150,15 @@ pub fn choose_build(table: &Table, wanted: Option<&str>) -> anyhow::Result<Strin
         builds.iter().filter(|(build, _)| build.starts_with(wanted.as_deref().unwrap_or_default())).collect();
     match matching[..] {
         [(build, _)] => Ok(build.clone()),
-        _ => {
-            let all: Vec<String> = builds.iter().map(|(build, release)| format!("{build} ({release})")).collect();
-            let why = format!("say with --build-id which kernel is meant: {}", all.join(", "));
-            let query = wanted.unwrap_or_else(|| "the table".into());
-            Err(ConstError::BadQuery { query, why }.into())
-        }
+        _ => Err(which_build(&builds, wanted.as_deref()).into()),
     }
+}
+
+/// What is said where several kernels of the table, or none, may be meant.
+pub fn which_build(builds: &[(String, String)], wanted: Option<&str>) -> ConstError {
+    let all: Vec<String> = builds.iter().map(|(build, release)| format!("{build} ({release})")).collect();
+    let why = format!("say with --build-id which kernel is meant: {}", all.join(", "));
+    ConstError::BadQuery { query: wanted.unwrap_or("the table").into(), why }
 }
 
 /// Another build's suggestions are better than none.

@@ -48,8 +48,7 @@ pub fn proved(list: &Path, table: &Path) -> anyhow::Result<Vec<Constant>> {
             println!("    not used: {name} was not built");
             continue;
         };
-        let certified = entry.domain.iter().any(|part| (part.min..=part.max).contains(&value));
-        if entry.class != Class::Proved || !certified {
+        if entry.class != Class::Proved || !entry.certifies(value) {
             println!("    not used: {} is {}: {}", entry.label(), entry.class.word(), entry.reason);
             continue;
         }

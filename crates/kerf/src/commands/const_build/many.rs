@@ -6,18 +6,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
-use kerf_const::entry::Entry;
-use kerf_const::many::{self, Done};
-use kerf_const::table::{Attempt, Table};
+use kerf_const::many::{self, Done, FAILED, Outcome};
 use serde_json::json;
 
 use super::{Opened, constant_error};
 use crate::commands::const_report::{Images, write_page};
 use crate::commands::const_words::TableArgs;
 use crate::{exit, print};
-
-/// The word for what gave no entry, beside the classes.
-const FAILED: &str = "failed";
 
 /// What a list asks for.
 pub struct Wanted<'a> {
@@ -62,41 +57,21 @@ pub fn read(file: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 fn sentence(done: &Done) -> String {
-    let what = match &done.result {
-        Ok(entries) => classes(entries.iter()),
-        Err(error) => format!("{FAILED}: {error}"),
-    };
-    format!("{} {what} ({:.1} s)", done.query, done.seconds)
-}
-
-/// The classes of a query's entries, each once.
-fn classes<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
-    let mut words: Vec<&str> = entries.map(|entry| entry.class.word()).collect();
-    words.sort_unstable();
-    words.dedup();
-    words.join(", ")
-}
-
-/// What the table says of a query.
-struct Outcome<'a> {
-    query: &'a str,
-    class: String,
-    spans: usize,
-    seconds: f64,
-    reason: String,
+    format!("{} {} ({:.1} s)", done.query, done.words(), done.seconds)
 }
 
 /// All of the list, from the table: what was built now and what was built before.
 fn report(opened: &Opened, wanted: &Wanted, tried: usize) -> anyhow::Result<u8> {
     let queries = &wanted.queries;
     let table = wanted.table.open()?;
-    let outcomes = outcomes(opened, &table, queries)?;
+    let outcomes = many::outcomes(&opened.input(), &table, queries)?;
     if let Some(file) = wanted.report {
         std::fs::write(file, columns(&outcomes)).with_context(|| format!("write {}", file.display()))?;
     }
     if let Some(file) = wanted.page {
         let images = Images { core: &opened.image, modules: opened.modules.as_deref() };
-        write_page(file, &table, &build_id(opened), &images)?;
+        let build = opened.image.build_id().map(|id| id.to_string()).unwrap_or_default();
+        write_page(file, &table, &build, &images)?;
     }
     let mut counts = BTreeMap::<&str, usize>::new();
     outcomes.iter().for_each(|outcome| *counts.entry(&outcome.class).or_default() += 1);
@@ -112,32 +87,9 @@ fn report(opened: &Opened, wanted: &Wanted, tried: usize) -> anyhow::Result<u8> 
     Ok(if failed > 0 { exit::ExitCode::SomeFailed as u8 } else { 0 })
 }
 
-fn build_id(opened: &Opened) -> String {
-    opened.image.build_id().map(|id| id.to_string()).unwrap_or_default()
-}
-
-/// In the order of the list.
-fn outcomes<'a>(opened: &Opened, table: &Table, queries: &'a [String]) -> anyhow::Result<Vec<Outcome<'a>>> {
-    let build = build_id(opened);
-    let attempts = table.attempts(&build)?;
-    let attempts: BTreeMap<&str, &Attempt> = attempts.iter().map(|attempt| (attempt.query.as_str(), attempt)).collect();
-    let entries = table.entries(Some(&build))?;
-    let entries: BTreeMap<&str, &Entry> = entries.iter().map(|entry| (entry.id.as_str(), entry)).collect();
-    let outcome = |query: &'a String| {
-        let attempt = attempts.get(query.as_str())?;
-        let own: Vec<&Entry> = attempt.ids.iter().filter_map(|id| entries.get(id.as_str()).copied()).collect();
-        let (class, reason) = match &attempt.failure {
-            Some(failure) => (FAILED.to_owned(), failure.clone()),
-            None => (classes(own.iter().copied()), own.first().map(|entry| entry.reason.clone()).unwrap_or_default()),
-        };
-        let spans = own.iter().map(|entry| entry.spans.len()).sum();
-        Some(Outcome { query, class, spans, seconds: attempt.seconds, reason })
-    };
-    Ok(queries.iter().filter_map(outcome).collect())
-}
-
 fn columns(outcomes: &[Outcome]) -> String {
-    let line = |Outcome { query, class, spans, seconds, reason }: &Outcome| {
+    let line = |Outcome { query, class, reason, seconds, entries }: &Outcome| {
+        let spans: usize = entries.iter().map(|entry| entry.spans.len()).sum();
         format!("{query}\t{class}\t{spans}\t{seconds:.1}\t{}\n", reason.replace(['\t', '\n'], " "))
     };
     "query\tclass\tspans\tseconds\treason\n".to_owned() + &outcomes.iter().map(line).collect::<String>()

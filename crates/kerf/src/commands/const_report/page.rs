@@ -1,15 +1,13 @@
 //! The page: one HTML file with its style and script inside, which needs nothing from elsewhere.
 
 use kerf_const::placement::Kind;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped, html};
 
 use super::figures::{Counts, Figures, Histogram, share};
 use super::gather::Gathered;
 use super::plots::{self, Bar};
 use super::{paper, rows};
 
-/// What all reports have in common.
-const BASE: &str = include_str!("../../../../kerf-trial/data/base.css");
 const STYLE: &str = include_str!("../../../data/report.css");
 const SCRIPT: &str = include_str!("../../../data/report.js");
 
@@ -23,29 +21,18 @@ const DIRECTORIES: usize = 14;
 /// The file's text.
 pub fn html(gathered: &Gathered, figures: &Figures) -> String {
     let title = format!("Constants of Linux {}", figures.release);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) }
-                style { (PreEscaped(BASE)) (PreEscaped(STYLE)) }
-            }
-            body {
-                h1 { (title) }
-                (introduction(figures))
-                (what_they_are(figures))
-                (spans(figures))
-                (numbers(figures))
-                (placements(figures))
-                (rows::table(&gathered.subjects))
-                (failures(gathered))
-                script { (PreEscaped(SCRIPT)) }
-            }
-        }
+    let body = html! {
+        h1 { (title) }
+        (introduction(figures))
+        (what_they_are(figures))
+        (spans(figures))
+        (numbers(figures))
+        (placements(figures))
+        (rows::table(&gathered.subjects))
+        (failures(gathered))
+        script { (PreEscaped(SCRIPT)) }
     };
-    page.into_string()
+    kerf_trial::document(&title, STYLE, &body)
 }
 
 fn introduction(figures: &Figures) -> Markup {

@@ -14,7 +14,7 @@ struct task_struct;
 struct pt_regs;
 struct seq_file;
 
-#define KERF_PROTOCOL		6
+#define KERF_PROTOCOL		7
 #define KERF_RECORD_MAX		(1U << 20)
 #define KERF_ID_MAX		160
 #define KERF_LOCATIONS_MAX	256

@@ -42,6 +42,11 @@ static bool form_number(const struct kerf_form *form, s64 v, s64 *n)
 		return v > 0 && !check_add_overflow((s64)ilog2((u64)v), form->b, n);
 	case KERF_RECIPROCAL_LOGARITHM:
 		return v > 0 && form->a / v > 0 && !check_add_overflow((s64)ilog2((u64)(form->a / v)), form->b, n);
+	case KERF_RATIO:
+		if (!affine(form->factor, v, form->b, n))
+			return false;
+		*n = floor_div(*n, form->a);
+		return true;
 	}
 	return false;
 }
@@ -437,7 +442,7 @@ static bool form_valid(const struct kerf_form *form)
 	switch (form->kind) {
 	case KERF_AFFINE: case KERF_POWER: case KERF_LOGARITHM:
 		return true;
-	case KERF_QUOTIENT:
+	case KERF_QUOTIENT: case KERF_RATIO:
 		return form->a >= 2 && form->factor;
 	case KERF_RECIPROCAL: case KERF_RECIPROCAL_LOGARITHM:
 		return form->a >= 0;

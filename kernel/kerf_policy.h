@@ -16,6 +16,7 @@ enum kerf_form_kind {
 	KERF_POWER,			/* a * 2^V + b */
 	KERF_LOGARITHM,			/* floor(log2 V) + b */
 	KERF_RECIPROCAL_LOGARITHM,	/* floor(log2 floor(a / V)) + b */
+	KERF_RATIO,			/* floor((factor * V + b) / a) */
 };
 
 struct kerf_form {

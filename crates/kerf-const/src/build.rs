@@ -355,7 +355,8 @@ impl Job<'_> {
             return Ok(entry);
         }
         variants.make(&sample.iter().chain(&held).copied().collect::<Vec<_>>())?;
-        let analysis = analyse::analyse(&variants, sample, Reading::Fields);
+        let (analysis, sample) = self.explained(&mut variants, sample, &held)?;
+        let sample = &sample[..];
         let (addresses, problem) = locate(&analysis, &deployed);
         if let Some((class, reason)) = problem {
             return Ok(self.with_units(class, reason, &variants));
@@ -399,8 +400,13 @@ impl Job<'_> {
             return Ok(self.with_units(Class::Shape, reason, &variants));
         }
         let mut entry = self.with_units(Class::Proved, self.proof_reason(&verdicts, domain, &spans), &variants);
-        let loose: Vec<Form> =
-            analysis.templates.iter().flat_map(|t| t.numbers.values().copied()).filter(|f| !f.is_pinned()).collect();
+        let agreeing: Vec<i128> = verdicts
+            .iter()
+            .filter(|(v, r)| r.is_ok() && (domain.min..=domain.max).contains(*v))
+            .map(|(v, _)| *v)
+            .collect();
+        let forms = analysis.templates.iter().flat_map(|t| t.numbers.values().copied());
+        let loose: Vec<Form> = forms.filter(|form| !form.is_pinned_by(&agreeing)).collect();
         entry.domain = if loose.is_empty() {
             vec![domain]
         } else {
@@ -411,6 +417,26 @@ impl Job<'_> {
         self.read_debug_information(&mut entry, variants.units(), deployed.image())?;
         entry.governed = governed::knobs(self.input.tree.root(), &self.site)?;
         Ok(entry)
+    }
+
+    /// The numbers in fields; where no form explains one of them, with more values near the deployed one.
+    fn explained(
+        &self,
+        variants: &mut Variants,
+        sample: &[i128],
+        held: &[i128],
+    ) -> Result<(Analysis, Vec<i128>), ConstError> {
+        let analysis = analyse::analyse(variants, sample, Reading::Fields);
+        if analysis.templates.iter().all(|template| template.unexplained.is_empty()) {
+            return Ok((analysis, sample.to_vec()));
+        }
+        let mut more = variants::neighbours(self.value.value, self.value);
+        more.retain(|value| !held.contains(value));
+        variants.make(&more)?;
+        let mut all = [sample, &more].concat();
+        all.sort_unstable();
+        all.dedup();
+        Ok((analyse::analyse(variants, &all, Reading::Fields), all))
     }
 
     /// What policies can see at each place, and the safe spans, with the lines of their slices.

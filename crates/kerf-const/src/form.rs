@@ -32,6 +32,18 @@ pub enum Form {
         #[serde(with = "crate::exact")]
         c: i128,
     },
+    /// `⌊(m·V + b) / a⌋`, as percentages give it.
+    Ratio {
+        /// Factor of V, not 0.
+        #[serde(with = "crate::exact")]
+        m: i128,
+        /// Divisor, at least 2 and without a common divisor with `m`.
+        #[serde(with = "crate::exact")]
+        a: i128,
+        /// Added before the division.
+        #[serde(with = "crate::exact")]
+        b: i128,
+    },
     /// `⌊a / V⌋ + b`.
     Reciprocal {
         /// Dividend.
@@ -83,6 +95,7 @@ impl Form {
             Form::Quotient { factor, a, b, c } => {
                 v.checked_add(b)?.checked_div_euclid(a)?.checked_add(c)?.checked_mul(factor)
             }
+            Form::Ratio { m, a, b } => m.checked_mul(v)?.checked_add(b)?.checked_div_euclid(a),
             Form::Reciprocal { a, b } => (v > 0).then(|| a / v + b),
             Form::Power { a, b } => {
                 a.checked_mul(1i128.checked_shl(u32::try_from(v).ok().filter(|s| *s < 100)?)?)?.checked_add(b)
@@ -97,6 +110,7 @@ impl Form {
         match *self {
             Form::Affine { a, b } => ("affine", a, b),
             Form::Quotient { a, b, .. } => ("quotient", a, b),
+            Form::Ratio { m, b, .. } => ("ratio", m, b),
             Form::Reciprocal { a, b } => ("reciprocal", a, b),
             Form::Power { a, b } => ("power", a, b),
             Form::Logarithm { b } => ("logarithm", 1, b),
@@ -111,8 +125,17 @@ impl Form {
         match *self {
             Form::Affine { .. } | Form::Power { .. } | Form::Logarithm { .. } => true,
             Form::Quotient { a, b, .. } => b == 0 || b == a - 1,
-            Form::Reciprocal { .. } | Form::ReciprocalLogarithm { .. } => false,
+            Form::Ratio { .. } | Form::Reciprocal { .. } | Form::ReciprocalLogarithm { .. } => false,
         }
+    }
+
+    /// The same, where these values are known to give what the compiler has: a ratio is pinned by them if no other simple one with a
+    /// usual rounding gives the same numbers.
+    pub fn is_pinned_by(&self, values: &[i128]) -> bool {
+        let Form::Ratio { a, .. } = *self else { return self.is_pinned() };
+        let points: Option<Vec<(i128, i128)>> = values.iter().map(|v| Some((*v, self.apply(*v)?))).collect();
+        let Some(points) = points else { return false };
+        ratios(&points, 2..=MOST_OTHER_PARTS.max(a)).flat_map(usual).take(2).count() == 1
     }
 
     /// Values of V around `near` where a step form changes its result: the places at which a wrong form shows.
@@ -122,6 +145,11 @@ impl Form {
                 let multiple = (near + b).div_euclid(a) + 1;
                 let edge = multiple * a - b;
                 vec![edge - 1, edge]
+            }
+            Form::Ratio { m, a, .. } if m.abs() < a => {
+                let last = a / m.abs() + 1;
+                let edge = (near..=near + last).find(|v| self.apply(*v) != self.apply(v + 1));
+                edge.map(|v| vec![v, v + 1]).unwrap_or_default()
             }
             Form::Reciprocal { a, .. } | Form::ReciprocalLogarithm { a, .. } if near > 0 && a > 0 => {
                 let edge = a / (a / near).max(1);
@@ -167,6 +195,17 @@ impl fmt::Display for Form {
                 scaled(f, factor, &step)?;
                 plus(f, factor * c)
             }
+            Form::Ratio { m, a, b } => match (b.div_euclid(a), b.rem_euclid(a)) {
+                (whole, 0) => {
+                    write!(f, "⌊{} / {a}⌋", Form::Affine { a: m, b: 0 })?;
+                    plus(f, whole)
+                }
+                (whole, rest) if rest == a - 1 => {
+                    write!(f, "⌈{} / {a}⌉", Form::Affine { a: m, b: 0 })?;
+                    plus(f, whole)
+                }
+                _ => write!(f, "⌊({}) / {a}⌋", Form::Affine { a: m, b }),
+            },
             Form::Reciprocal { a, b } => {
                 write!(f, "⌊{a} / V⌋")?;
                 plus(f, b)
@@ -227,6 +266,7 @@ pub fn fit(points: &[Point], bits: u32) -> Option<Form> {
         candidates.extend(quotients(reading));
         candidates.extend(multiples(reading));
     }
+    candidates.extend(readings.iter().filter_map(|reading| ratio(reading)));
     candidates.into_iter().find(|form| reproduces(form, &points, bits))
 }
 
@@ -295,6 +335,55 @@ fn multiples(points: &[Point]) -> Vec<Form> {
         })
     };
     [common, -common].into_iter().filter(|factor| *factor != 1).flat_map(scaled).collect()
+}
+
+/// The largest divisor of a ratio that is looked for: percentages are written, and parts of a thousand.
+const MOST_PARTS: i128 = 1000;
+/// The largest divisor of another ratio that would make one uncertain, in lowest terms.
+const MOST_OTHER_PARTS: i128 = 128;
+/// Fewer numbers have too many ratios.
+const LEAST_POINTS: usize = 6;
+
+/// The simplest ratio that gives the numbers, with a usual rounding.
+fn ratio(points: &[Point]) -> Option<Form> {
+    if points.len() < LEAST_POINTS {
+        return None;
+    }
+    let wide: Vec<(i128, i128)> = points.iter().map(|(v, iv)| (*v, (*iv).into())).collect();
+    // Parts of a power of ten or two, in lowest terms, before those that nobody writes.
+    let written = |a: &i128| 1000 % a == 0 || a.is_positive() && (*a as u128).is_power_of_two();
+    let (written, others): (Vec<i128>, Vec<i128>) = (2..=MOST_PARTS).partition(written);
+    ratios(&wide, written.into_iter().chain(others)).flat_map(usual).next()
+}
+
+/// Those of a ratio's summands that round down, up, or to the nearest.
+fn usual((m, a, lower, upper): (i128, i128, i128, i128)) -> impl Iterator<Item = Form> {
+    // Some numbers in a row have all remainders among them.
+    let summands = lower..=upper.min(lower + a - 1);
+    summands.filter(move |b| [0, a - 1, a / 2].contains(&b.rem_euclid(a))).map(move |b| Form::Ratio { m, a, b })
+}
+
+/// Ratios in lowest terms that give the numbers, in the order of the divisors: factor, divisor, and the least and greatest summand.
+fn ratios(
+    points: &[(i128, i128)],
+    divisors: impl Iterator<Item = i128>,
+) -> impl Iterator<Item = (i128, i128, i128, i128)> {
+    let (first, last) = (points.iter().min().copied(), points.iter().max().copied());
+    let (span, rise) = match first.zip(last) {
+        Some((first, last)) => (last.0 - first.0, last.1 - first.1),
+        None => (0, 0),
+    };
+    let divisors = divisors.filter(move |_| span > 0);
+    // Each of both numbers is less than one above what the division would give exactly.
+    let factors = move |a: i128| ((rise - 1) * a).div_euclid(span) + 1..=((rise + 1) * a - 1).div_euclid(span);
+    divisors.flat_map(move |a| factors(a).map(move |m| (m, a))).filter_map(move |(m, a)| {
+        if m == 0 || gcd(m.unsigned_abs() as u64, a as u64) != 1 {
+            return None;
+        }
+        let lower = points.iter().map(|(v, iv)| iv * a - m * v).max()?;
+        let upper = points.iter().map(|(v, iv)| iv * a - m * v + a - 1).min()?;
+        (lower <= upper).then_some((m, a, lower, upper))
+    })
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -396,6 +485,21 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_hundred_are_ratios() {
+        // A rest of a weight of 2^16, by a constant in percent.
+        let left = |v: i128| (v, 65536 - (65536 * v / 100) as i64);
+        let seen = [50, 49, 51, 53, 47, 37, 62, 75].map(left);
+        let form = fit(&seen, 32).unwrap();
+        assert_eq!(form, Form::Ratio { m: -16384, a: 25, b: 65536 * 25 + 24 });
+        assert_eq!(form.to_string(), "⌈−16384V / 25⌉ + 65536");
+        assert_eq!(fit(&seen[..3], 32), None, "three numbers have many ratios");
+        let most = [5, 6, 4, 10, 2, 63, 9, 128].map(|v: i128| (v, (v * 3 / 4) as i64));
+        assert_eq!(fit(&most, 32).unwrap().to_string(), "⌊3V / 4⌋");
+        assert_eq!(fit(&most, 32).unwrap().steps(20), [21, 22]);
+        assert!(form.is_pinned_by(&[1, 50, 100, 1000, 30_000]) && !form.is_pinned_by(&[49, 50, 51]));
+    }
+
+    #[test]
     fn clamped_values_fit_nothing() {
         assert_eq!(fit(&[(1, 1), (2, 2), (3, 3), (100, 100), (200, 128), (300, 128)], 32), None);
     }
@@ -420,6 +524,17 @@ mod tests {
             let found = fit(&seen, bits).unwrap();
             for v in 0..5000 {
                 prop_assert_eq!(wrap(found.apply(v).unwrap_or(i128::MAX), bits), wrap(a * v + b, bits));
+            }
+        }
+
+        #[test]
+        fn ratios_are_found_or_nothing_is(m in -3000i128..3000, a in 2i128..200, b in 0i128..4000) {
+            let form = Form::Ratio { m, a, b };
+            let values: Vec<i128> = vec![50, 49, 51, 53, 47, 37, 62, 75, 25, 100, 1000, 2, 3];
+            if let Some(found) = fit(&points(form, &values, 64), 64) {
+                for v in values {
+                    prop_assert_eq!(found.apply(v), form.apply(v));
+                }
             }
         }
 

@@ -225,8 +225,8 @@ fn term(arena: &mut Arena, form: Form, v: Term) -> Option<Term> {
             let shifted = arena.shl(a, v);
             arena.add(shifted, b)
         }
-        // Logarithms enter as a number of their own: the claim then holds for whatever they are.
-        Form::Logarithm { .. } | Form::ReciprocalLogarithm { .. } => arena.var("IV", 64),
+        // Logarithms and ratios enter as a number of their own: the claim then holds for whatever they are.
+        Form::Ratio { .. } | Form::Logarithm { .. } | Form::ReciprocalLogarithm { .. } => arena.var("IV", 64),
     };
     Some(whole)
 }

@@ -235,6 +235,17 @@ pub fn sample(value: i128, kind: Evaluation) -> Vec<i128> {
     values
 }
 
+/// More values around the deployed one, for numbers that follow from it in a way that a few do not show.
+pub fn neighbours(value: i128, kind: Evaluation) -> Vec<i128> {
+    let (low, high) = limits(kind);
+    let near = [2, 3, 5, 7].into_iter().flat_map(|distance| [value - distance, value + distance]);
+    let parts = [5, 6, 7, 9, 10, 12].into_iter().map(|parts| value * parts / 8);
+    let mut values: Vec<i128> = near.chain(parts).filter(|v| (low.max(1)..=high).contains(v) && *v != value).collect();
+    values.sort_unstable();
+    values.dedup();
+    values
+}
+
 /// Values that no fit sees, one in the neighbourhood and one far away: they only test.
 pub fn held_out(value: i128, kind: Evaluation) -> Vec<i128> {
     let (low, high) = limits(kind);

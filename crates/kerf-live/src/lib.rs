@@ -28,4 +28,4 @@ pub use transaction::{
 };
 
 /// The version of the module's interface that this crate speaks.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;

@@ -228,6 +228,7 @@ fn write_decider(writer: &mut Writer, id: &str, decider: &Decider) -> Result<(),
             Number::Power { a, b } => (4, [a, b, 0, 0]),
             Number::Logarithm { b } => (5, [0, b, 0, 0]),
             Number::ReciprocalLogarithm { a, b } => (6, [a, b, 0, 0]),
+            Number::Ratio { factor, a, b } => (7, [a, b, 0, factor]),
         };
         writer.u64(kind);
         parameters.iter().for_each(|parameter| writer.u64(*parameter as u64));

@@ -170,6 +170,15 @@ pub enum Number {
         /// What the quotient is multiplied by.
         factor: i64,
     },
+    /// `⌊(factor·V + b) / a⌋`
+    Ratio {
+        /// Factor, not 0.
+        factor: i64,
+        /// Divisor, at least 2.
+        a: i64,
+        /// Added before the division.
+        b: i64,
+    },
     /// `⌊a / V⌋ + b`
     Reciprocal {
         /// Dividend.

@@ -225,6 +225,7 @@ fn number(form: &Form) -> Option<Number> {
         Form::Quotient { factor, a, b, c } => {
             Number::Quotient { a: narrow(a)?, b: narrow(b)?, c: narrow(c)?, factor: narrow(factor)? }
         }
+        Form::Ratio { m, a, b } => Number::Ratio { factor: narrow(m)?, a: narrow(a)?, b: narrow(b)? },
         Form::Reciprocal { a, b } => Number::Reciprocal { a: narrow(a)?, b: narrow(b)? },
         Form::Power { a, b } => Number::Power { a: narrow(a)?, b: narrow(b)? },
         Form::Logarithm { b } => Number::Logarithm { b: narrow(b)? },

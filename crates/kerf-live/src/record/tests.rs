@@ -115,6 +115,7 @@ fn decode_decider(reader: &mut Reader) -> Decider {
             4 => Number::Power { a, b },
             5 => Number::Logarithm { b },
             6 => Number::ReciprocalLogarithm { a, b },
+            7 => Number::Ratio { factor, a, b },
             _ => panic!("form {kind}"),
         }
     };
@@ -297,6 +298,7 @@ fn decider() -> impl Strategy<Value = Decider> {
         (n(), n()).prop_map(|(a, b)| Number::Power { a, b }),
         n().prop_map(|b| Number::Logarithm { b }),
         (n(), n()).prop_map(|(a, b)| Number::ReciprocalLogarithm { a, b }),
+        (n(), n(), n()).prop_map(|(a, b, factor)| Number::Ratio { factor, a, b }),
     ];
     let ranges = proptest::collection::vec((n(), n()), 1..4);
     (proptest::option::of(0i32..99), n(), ranges, proptest::collection::vec(form, 1..=8)).prop_map(

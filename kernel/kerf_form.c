@@ -179,8 +179,10 @@ static bool substituted(const struct insn *a, const struct insn *b)
 	if (op(b) == 0x69 && MOD(b) == 3) {
 		if ((op(a) == 0xc1 || op(a) == 0xd1) && REG(a) == 4)		/* shl $n, r */
 			return rm_reg(a) >= 0 && rm_reg(a) == reg_reg(b) && rm_reg(a) == rm_reg(b);
-		if (op(a) == 0x01)						/* add r, r */
-			return rm_reg(a) == reg_reg(a) && rm_reg(a) == reg_reg(b) && rm_reg(a) == rm_reg(b);
+		if (op(a) == 0x01 || op(a) == 0x29)				/* add s, r; sub s, r */
+			return rm_reg(a) >= 0 && rm_reg(a) == reg_reg(b) && rm_reg(a) == rm_reg(b);
+		if (op(a) == 0x03 || op(a) == 0x2b)
+			return MOD(a) == 3 && reg_reg(a) == reg_reg(b) && reg_reg(a) == rm_reg(b);
 		if (op(a) == 0x89)						/* mov s, r */
 			return rm_reg(a) == reg_reg(b) && reg_reg(a) == rm_reg(b);
 		if (op(a) == 0x8b)

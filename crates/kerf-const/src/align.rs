@@ -120,7 +120,7 @@ pub fn numbers(insn: &Insn) -> Vec<(Slot, i64)> {
 /// One number of an instruction, or what it multiplies or divides by.
 pub fn number(insn: &Insn, slot: Slot) -> Option<i64> {
     match slot {
-        Slot::Factor => crate::operation::of(&insn.insn).map(|o| o.factor),
+        Slot::Factor => crate::operation::placed(&insn.insn).map(|o| o.factor),
         _ => numbers(insn).into_iter().find(|(s, _)| *s == slot).map(|(_, n)| n),
     }
 }

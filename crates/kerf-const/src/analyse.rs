@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::align::{self, Difference, Slot};
 use crate::apply::encode;
+use crate::chain;
 use crate::code::Function;
 use crate::form::{self, Form, Point};
 use crate::variants::{Compiled, Variants};
@@ -22,6 +23,8 @@ pub struct Template {
     pub numbers: BTreeMap<Number, Form>,
     /// Numbers that change in a way that no form explains, with what was seen.
     pub unexplained: BTreeMap<Number, Vec<Point>>,
+    /// Instructions that multiply by V together ([`crate::chain`]), by index.
+    pub chains: Vec<Vec<usize>>,
 }
 
 impl Template {
@@ -34,6 +37,14 @@ impl Template {
     /// The width of a number.
     pub fn bits(&self, (index, slot): Number) -> u32 {
         self.function.code.get(index).map_or(64, |i| align::slot_bits(&i.insn, slot))
+    }
+
+    /// Whether the factors of both instructions belong to one chain.
+    pub fn chained(&self, a: usize, b: usize) -> bool {
+        self.chains.iter().any(|chain| {
+            let all = chain.iter().all(|link| self.numbers.contains_key(&(*link, Slot::Factor)));
+            all && chain.contains(&a) && chain.contains(&b)
+        })
     }
 
     /// Whether an instruction of it stands for a multiplication or division by V.
@@ -164,8 +175,11 @@ fn fit_function(
     stock: i128,
     reading: Reading,
 ) -> Template {
-    let numbers = if reading == Reading::Operations { operations(function, seen, stock) } else { BTreeMap::new() };
-    let mut template = Template { unit, function: function.clone(), numbers, unexplained: BTreeMap::new() };
+    let (numbers, chains) = match reading {
+        Reading::Operations => operations(function, seen, stock),
+        Reading::Fields => Default::default(),
+    };
+    let mut template = Template { unit, function: function.clone(), numbers, unexplained: BTreeMap::new(), chains };
     let operations: BTreeSet<usize> = template.numbers.keys().map(|n| n.0).collect();
     let same_shape: Vec<&(i128, Difference)> = seen.iter().filter(|(_, d)| d.same_shape()).collect();
     // Where the compiler never keeps the function's shape, the instructions that still correspond have to do.
@@ -212,8 +226,20 @@ fn fit_function(
 
 /// Operations by a multiple of V: instructions that most other values do not keep as they are, and whose factor (and addend) is a
 /// multiple of the deployed value. Whether they are what they look like is for the comparison with the variants to say.
-fn operations(function: &Function, seen: &[(i128, Difference)], stock: i128) -> BTreeMap<Number, Form> {
+///
+/// With them the chains of several, of which the first has the whole factor and the others 1.
+fn operations(
+    function: &Function,
+    seen: &[(i128, Difference)],
+    stock: i128,
+) -> (BTreeMap<Number, Form>, Vec<Vec<usize>>) {
     let mut found = BTreeMap::new();
+    let others: Vec<&Difference> = seen.iter().filter(|(v, _)| *v != stock).map(|(_, d)| d).collect();
+    // Where the compiler takes several instructions, one of them may look like the deployed one.
+    let kept =
+        |index: usize, d: &Difference| d.pairs.contains_key(&index) && d.numbers.iter().all(|c| c.index != index);
+    let mostly_kept =
+        |indexes: &[usize]| 2 * others.iter().filter(|d| indexes.iter().all(|n| kept(*n, d))).count() >= others.len();
     let multiple = |number: i64| {
         let number = i128::from(number);
         (stock > 1 && number % stock == 0).then(|| Form::Affine { a: number / stock, b: 0 })
@@ -222,10 +248,7 @@ fn operations(function: &Function, seen: &[(i128, Difference)], stock: i128) -> 
         let Some(operation) = crate::operation::of(&insn.insn).filter(|_| !insn.patched && !insn.rewritten) else {
             continue;
         };
-        // Where the compiler takes several instructions, one of them may look like the deployed one.
-        let kept = |d: &Difference| d.pairs.contains_key(&index) && d.numbers.iter().all(|c| c.index != index);
-        let others = seen.iter().filter(|(v, _)| *v != stock);
-        if !insn.references.is_empty() || 2 * others.clone().filter(|(_, d)| kept(d)).count() >= others.count() {
+        if !insn.references.is_empty() || mostly_kept(&[index]) {
             continue;
         }
         let Some(factor) = multiple(operation.factor) else { continue };
@@ -234,7 +257,17 @@ fn operations(function: &Function, seen: &[(i128, Difference)], stock: i128) -> 
             found.insert((index, Slot::Displacement), addend);
         }
     }
-    found
+    let mut chains = Vec::new();
+    for chain in chain::find(function, stock) {
+        let free = chain.links.iter().all(|link| !found.contains_key(&(*link, Slot::Factor)));
+        let Some((first, rest)) = chain.links.split_first().filter(|_| free && !mostly_kept(&chain.links)) else {
+            continue;
+        };
+        found.insert((*first, Slot::Factor), Form::Affine { a: chain.factor / stock, b: 0 });
+        found.extend(rest.iter().map(|link| ((*link, Slot::Factor), Form::ONE)));
+        chains.push(chain.links);
+    }
+    (found, chains)
 }
 
 /// Decides whether a compiled function of another shape does for a value what a template says; else says why not.
@@ -281,7 +314,8 @@ pub fn function_agrees(
         None if difference.is_empty() => Ok(()),
         None => {
             let (numbers, unexplained) = (BTreeMap::new(), BTreeMap::new());
-            let untouched = Template { unit, function: function.clone(), numbers, unexplained };
+            let chains = Vec::new();
+            let untouched = Template { unit, function: function.clone(), numbers, unexplained, chains };
             untouched.explains(value, &difference).or_else(|_| same(&untouched, value, other, variant))
         }
         Some(template) => {

@@ -63,11 +63,12 @@ pub struct ModuleText<'a> {
     pub read: &'a dyn Fn(u64, usize) -> Option<Vec<u8>>,
 }
 
-/// The forms of the numbers that follow from a constant, each once, in the order of their places.
+/// The forms of the numbers that follow from a constant, each once, in the order of their places. A factor that is the same for all values
+/// follows from none.
 pub fn derived(entry: &Entry) -> Vec<Form> {
     let mut forms = Vec::new();
     for iv in entry.spans.iter().flat_map(|s| &s.iv) {
-        if !forms.contains(&iv.form) {
+        if !forms.contains(&iv.form) && !matches!(iv.form, Form::Affine { a: 0, .. }) {
             forms.push(iv.form);
         }
     }
@@ -420,7 +421,8 @@ impl<'a> Job<'a> {
         let bytes = rest.get(..insn.len()).filter(|_| !insn.is_invalid()).ok_or_else(|| wrong("is no instruction"))?;
         let slot = Slot::from(iv.slot);
         let found = encode::number(&insn, slot).ok_or_else(|| wrong("has no such number"))?;
-        if wrap(found.into(), iv.bits) != wrap(iv.stock.into(), iv.bits) || iv.bits != align::slot_bits(&insn, slot) {
+        let held = iv.chained || wrap(found.into(), iv.bits) == wrap(iv.stock.into(), iv.bits);
+        if !held || iv.bits != align::slot_bits(&insn, slot) {
             return Err(wrong("does not hold the number that the entry says"));
         }
         let stock = iv.form.apply(self.entry.value).map(|n| wrap(n, iv.bits));

@@ -339,6 +339,9 @@ impl Job<'_> {
         let signatures = Signatures::of(self.input.image);
         let only = Interval { min: self.value.value, max: self.value.value };
         let sensitive = |variants: &Variants, analysis: &Analysis, addresses: &BTreeMap<usize, u64>| {
+            if let Some(reason) = crate::sensitive::discarded(analysis) {
+                return Some(self.with_units(Class::Absent, reason, variants));
+            }
             let reason = crate::sensitive::check(analysis, deployed.image())?;
             let mut entry = self.with_units(Class::Sensitive, reason, variants);
             let nothing = (only, &Verdicts::new(), &held[..]);
@@ -384,11 +387,18 @@ impl Job<'_> {
             );
             return Ok(self.with_units(Class::Shape, reason, &variants));
         }
-        // Where nothing holds next to the deployed value, values further away need not be tried.
-        if verdicts.iter().all(|(v, r)| r.is_err() && (v - self.value.value).abs() == 1) {
-            return Ok(self.unaligned(&verdicts, &variants));
-        }
-        let (domain, verdicts) = self.certify(&mut variants, &analysis, &held, &signatures, verdicts)?;
+        // Where nothing holds next to the deployed value, values further away need not be tried, but for powers of two.
+        let nothing_near = verdicts.iter().all(|(v, r)| r.is_err() && (v - self.value.value).abs() == 1);
+        let powers = if nothing_near { self.powers(&mut variants, sample, &signatures)? } else { None };
+        let only_powers = powers.is_some();
+        let (analysis, domain, verdicts) = match powers {
+            Some(certified) => certified,
+            None if nothing_near => return Ok(self.unaligned(&verdicts, &variants)),
+            None => {
+                let (domain, verdicts) = self.certify(&mut variants, &analysis, &held, &signatures, verdicts)?;
+                (analysis, domain, verdicts)
+            }
+        };
         if domain.min == domain.max {
             return Ok(self.unaligned(&verdicts, &variants));
         }
@@ -400,14 +410,17 @@ impl Job<'_> {
             return Ok(self.with_units(Class::Shape, reason, &variants));
         }
         let mut entry = self.with_units(Class::Proved, self.proof_reason(&verdicts, domain, &spans), &variants);
-        let agreeing: Vec<i128> = verdicts
-            .iter()
-            .filter(|(v, r)| r.is_ok() && (domain.min..=domain.max).contains(*v))
-            .map(|(v, _)| *v)
-            .collect();
+        let mut agreeing: Vec<i128> = domain::agreeing(&verdicts, domain).collect();
+        if only_powers {
+            entry.reason += "; only powers of two: for other values the compiler makes other code";
+            agreeing.push(self.value.value);
+            agreeing.sort_unstable();
+        }
         let forms = analysis.templates.iter().flat_map(|t| t.numbers.values().copied());
-        let loose: Vec<Form> = forms.filter(|form| !form.is_pinned_by(&agreeing)).collect();
-        entry.domain = if loose.is_empty() {
+        let loose: Vec<Form> = forms.filter(|form| !form.is_pinned_by(&agreeing, domain.max)).collect();
+        entry.domain = if only_powers {
+            agreeing.iter().map(|v| Interval { min: *v, max: *v }).collect()
+        } else if loose.is_empty() {
             vec![domain]
         } else {
             let level = |v| loose.iter().map(|f| f.apply(v)).collect();
@@ -503,7 +516,7 @@ impl Job<'_> {
             // Only operations take registers; flags do not survive a call, whatever it passes.
             let calls = if template.has_operations() { variants.calls(unit) } else { Arc::default() };
             let live = Liveness::of(code, name, &calls, signatures);
-            for mut span in span::spans(template, address.wrapping_sub(base), &bytes, live.as_ref()) {
+            for mut span in span::spans(template, self.value.value, address.wrapping_sub(base), &bytes, live.as_ref()) {
                 span.proof.variants = all - held_out;
                 span.proof.held_out = held_out;
                 span.unit = variants.units().get(template.unit).map(|u| u.name.clone()).unwrap_or_default();

@@ -11,6 +11,12 @@ const MOST_ROUNDS: u32 = 4;
 /// What is known of a value: it agrees, or why not.
 pub type Verdicts = BTreeMap<i128, Result<(), String>>;
 
+/// The values of an interval that are known to agree.
+pub fn agreeing(known: &Verdicts, interval: Interval) -> impl Iterator<Item = i128> + '_ {
+    let inside = known.iter().filter(move |(v, _)| (interval.min..=interval.max).contains(*v));
+    inside.filter(|(_, verdict)| verdict.is_ok()).map(|(v, _)| *v)
+}
+
 /// Finds the interval around the deployed value in which every compiled value agrees.
 ///
 /// `judge` compiles values and judges them, several at once. The ends are drawn nearer by dividing the gap to the first
@@ -22,12 +28,13 @@ pub fn certify(
 ) -> Result<Interval, ConstError> {
     for _ in 0..MOST_ROUNDS {
         let gaps: Vec<(i128, i128)> = [1, -1].iter().filter_map(|way| gap(value, known, *way)).collect();
-        let probes: Vec<i128> = match gaps[..] {
+        let mut probes: Vec<i128> = match gaps[..] {
             [] => break,
-            // Two values take no longer than one.
+            // The second is judged only if the first agrees.
             [(good, bad)] => vec![between(good, bad, (1, 3)), between(good, bad, (2, 3))],
             ref both => both.iter().map(|(good, bad)| between(*good, *bad, (1, 2))).collect(),
         };
+        probes.dedup();
         known.extend(judge(&probes)?);
     }
     Ok(Interval { min: frontier(value, known, -1).0, max: frontier(value, known, 1).0 })
@@ -102,6 +109,17 @@ mod tests {
     fn the_domain_ends_before_the_first_value_that_disagrees() {
         let found = run(32, &[1, 2, 33, 64, 128, 1000], |v| (2..=100).contains(&v));
         assert_eq!(found, Interval { min: 2, max: 100 });
+    }
+
+    #[test]
+    fn no_value_is_judged_twice() {
+        let mut judged = Vec::new();
+        let mut known: Verdicts = [(9, Ok(())), (11, Err("no".to_string()))].into();
+        let found = certify(8, &mut known, |values| {
+            judged.extend_from_slice(values);
+            Ok(values.iter().map(|v| (*v, Err("no".to_string()))).collect())
+        });
+        assert_eq!((found.unwrap(), judged), (Interval { min: 8, max: 9 }, vec![10]));
     }
 
     #[test]

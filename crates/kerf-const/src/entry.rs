@@ -99,6 +99,10 @@ pub struct Iv {
     pub stock: i64,
     /// Offset of the field in the instruction, in bytes; `None` if the encoding has no such field.
     pub field: Option<(u8, u8)>,
+    /// Whether it is the factor of one of several instructions that multiply together ([`crate::chain`]): only all of them do what the
+    /// deployed ones do, and `stock` is the factor that this one has among them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub chained: bool,
 }
 
 /// [`Slot`] as tables write it.

@@ -88,6 +88,9 @@ fn is_one(factor: &i128) -> bool {
 }
 
 impl Form {
+    /// 1, whatever V is.
+    pub const ONE: Form = Form::Affine { a: 0, b: 1 };
+
     /// IV for a value of V; `None` where the form has no value (division by zero, too large a shift).
     pub fn apply(&self, v: i128) -> Option<i128> {
         match *self {
@@ -129,13 +132,41 @@ impl Form {
         }
     }
 
-    /// The same, where these values are known to give what the compiler has: a ratio is pinned by them if no other simple one with a
-    /// usual rounding gives the same numbers.
-    pub fn is_pinned_by(&self, values: &[i128]) -> bool {
-        let Form::Ratio { a, .. } = *self else { return self.is_pinned() };
+    /// The same, where `values` are known to give what the compiler has, and others up to `most` are of interest: a ratio is pinned if no
+    /// other simple one with a usual rounding gives the same numbers at `values` and another one elsewhere.
+    pub fn is_pinned_by(&self, values: &[i128], most: i128) -> bool {
+        let Form::Ratio { .. } = *self else { return self.is_pinned() };
+        let mut others = self.others(values);
+        // Between so many values, and among so many ratios, nobody looks for a difference.
+        if most > MOST_TELLING || others.len() >= MOST_OTHERS {
+            return others.is_empty();
+        }
+        others.retain(|other| self.differs(other, most).is_some());
+        others.is_empty()
+    }
+
+    /// Some values up to `most` at which the form differs from others that give the same numbers at `values`.
+    pub fn telling(&self, values: &[i128], most: i128) -> Vec<i128> {
+        let differs = |other: &Form| self.differs(other, most.min(MOST_TELLING));
+        let mut found: Vec<i128> = self.others(values).iter().filter_map(differs).collect();
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(MOST_AT_ONCE);
+        found
+    }
+
+    /// Other ratios that give the same numbers at `values`.
+    fn others(&self, values: &[i128]) -> Vec<Form> {
+        let Form::Ratio { a, .. } = *self else { return Vec::new() };
         let points: Option<Vec<(i128, i128)>> = values.iter().map(|v| Some((*v, self.apply(*v)?))).collect();
-        let Some(points) = points else { return false };
-        ratios(&points, 2..=MOST_OTHER_PARTS.max(a)).flat_map(usual).take(2).count() == 1
+        let Some(points) = points.filter(|points| points.len() > 1) else { return Vec::new() };
+        let all = ratios(&points, 2..=MOST_OTHER_PARTS.max(a)).flat_map(usual);
+        all.filter(|other| other != self).take(MOST_OTHERS).collect()
+    }
+
+    /// The first value at which two forms differ.
+    fn differs(&self, other: &Form, most: i128) -> Option<i128> {
+        (1..=most).find(|v| other.apply(*v) != self.apply(*v))
     }
 
     /// Values of V around `near` where a step form changes its result: the places at which a wrong form shows.
@@ -341,6 +372,12 @@ fn multiples(points: &[Point]) -> Vec<Form> {
 const MOST_PARTS: i128 = 1000;
 /// The largest divisor of another ratio that would make one uncertain, in lowest terms.
 const MOST_OTHER_PARTS: i128 = 128;
+/// Other ratios are told apart at values up to this, as far as one looks.
+const MOST_TELLING: i128 = 1 << 16;
+/// So many others are looked at.
+const MOST_OTHERS: usize = 256;
+/// So many values are named that tell them apart.
+const MOST_AT_ONCE: usize = 8;
 /// Fewer numbers have too many ratios.
 const LEAST_POINTS: usize = 6;
 
@@ -496,7 +533,13 @@ mod tests {
         let most = [5, 6, 4, 10, 2, 63, 9, 128].map(|v: i128| (v, (v * 3 / 4) as i64));
         assert_eq!(fit(&most, 32).unwrap().to_string(), "⌊3V / 4⌋");
         assert_eq!(fit(&most, 32).unwrap().steps(20), [21, 22]);
-        assert!(form.is_pinned_by(&[1, 50, 100, 1000, 30_000]) && !form.is_pinned_by(&[49, 50, 51]));
+        assert!(form.is_pinned_by(&[1, 50, 100, 1000, 30_000], 30_000) && !form.is_pinned_by(&[49, 50, 51], 100));
+        // Where another one would differ, it can be asked for, and is none any more.
+        let mut values = vec![49, 50, 51];
+        for _ in 0..3 {
+            values.extend(form.telling(&values, 99));
+        }
+        assert!(form.is_pinned_by(&values, 99), "{values:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod align;
 pub mod analyse;
 pub mod apply;
 pub mod build;
+pub mod chain;
 pub mod code;
 pub mod compile;
 pub mod data;

@@ -80,6 +80,20 @@ pub fn of(insn: &Instruction) -> Option<Operation> {
     }
 }
 
+/// The same, or what an instruction in a chain of them can be made into: an addition or subtraction of another register has a multiple
+/// of 1 in its place. What such an instruction itself does is no operation.
+pub fn placed(insn: &Instruction) -> Option<Operation> {
+    of(insn).or_else(|| combined(insn))
+}
+
+fn combined(insn: &Instruction) -> Option<Operation> {
+    let both = insn.op_count() == 2 && (0..2).all(|n| insn.op_kind(n) == OpKind::Register);
+    let (target, other) = both.then(|| (insn.op0_register(), insn.op1_register()))?;
+    let wide = (target.is_gpr32() && other.is_gpr32()) || (target.is_gpr64() && other.is_gpr64());
+    let combines = matches!(insn.mnemonic(), Mnemonic::Add | Mnemonic::Sub) && wide && target != other;
+    combines.then_some(Operation { kind: Kind::Multiply, target, source: target, factor: 1, addend: 0 })
+}
+
 /// `lea d(, x, s)` and `lea d(x, x, s)`.
 fn lea(insn: &Instruction, target: Register) -> Option<Operation> {
     let (base, index, scale) = (insn.memory_base(), insn.memory_index(), i64::from(insn.memory_index_scale()));

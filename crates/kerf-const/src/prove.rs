@@ -32,6 +32,8 @@ struct Claim<'a> {
     insn: Instruction,
     /// The numbers of this instruction.
     numbers: &'a [Number],
+    /// Whether it multiplies by V together with others only.
+    chained: bool,
 }
 
 impl Proofs {
@@ -50,12 +52,17 @@ impl Proofs {
                 by_instruction.entry(number.0).or_default().push(*number);
             }
         }
+        let chained: BTreeSet<usize> =
+            by_instruction.keys().copied().filter(|index| template.chained(*index, *index)).collect();
         let updated: BTreeSet<u64> = span.updates.iter().map(|u| u.offset).collect();
         span.proof.smt = !by_instruction.is_empty() && span.updates.len() == by_instruction.len();
         for (index, numbers) in &by_instruction {
             let insn = template.function.code[*index].insn;
-            let claim = Claim { template, live, insn, numbers };
+            let claim = Claim { template, live, insn, numbers, chained: chained.contains(index) };
             span.proof.smt &= updated.contains(&insn.ip()) && self.holds(&claim, span);
+        }
+        if let (Some(first), Some(last)) = (chained.first(), chained.last()) {
+            span.proof.smt &= self.chain_holds(template, live, *first..=*last) == Some(true);
         }
         let all: Vec<Number> = by_instruction.into_values().flatten().collect();
         span.proof.native = native_rounds(template, &all, self.domain, span);
@@ -63,7 +70,7 @@ impl Proofs {
 
     fn holds(&mut self, claim: &Claim, span: &Span) -> bool {
         // At the deployed value the template has to be the deployed code.
-        let reproduces = claim.numbers.iter().all(|n| {
+        let reproduces = claim.numbers.iter().filter(|n| !claim.chained || n.1 != Slot::Factor).all(|n| {
             let deployed = align::number(&claim.template.function.code[n.0], n.1);
             let bits = claim.template.bits(*n);
             deployed.map(|d| form::wrap(d.into(), bits)) == claim.template.number(*n, self.stock)
@@ -117,18 +124,11 @@ impl Proofs {
     /// The deployed instruction is the multiplication or division that the template takes it for, and what a detour runs
     /// instead is the same operation with the number for V. Nobody looks at the flags behind it.
     fn operation_holds(&mut self, claim: &Claim, span: &Span) -> Option<bool> {
-        let deployed = operation::of(&claim.insn)?;
+        let deployed = operation::placed(&claim.insn)?;
         if Flag::ALL.into_iter().any(|f| claim.needs(f)) {
             return Some(false);
         }
-        let mut arena = Arena::new();
-        let before = start(&mut arena);
-        let ran = run(&mut arena, &before, &claim.insn, None)?;
-        let [factor, addend] = [deployed.factor, deployed.addend].map(|n| arena.constant(n as u64 as u128, 64));
-        let mut meant = before.clone();
-        deployed.execute(&mut arena, &mut meant, factor, addend)?;
-        let equal = equal(&mut arena, &ran, &meant, &[]);
-        let is_operation = self.valid(&arena, &[], equal)?;
+        let is_operation = claim.chained || self.is_operation(&claim.insn, &deployed)?;
         let scratch = span.updates.iter().find(|u| u.offset == claim.insn.ip())?.scratch_registers();
         let values = [self.domain.min, self.stock, self.stock + 1, self.stock - 1, self.domain.max];
         let mut values: Vec<i128> =
@@ -137,6 +137,49 @@ impl Proofs {
         values.extend((1..6).map(|n| self.domain.max >> (3 * n)).filter(|v| *v > self.domain.min));
         let placed = values.into_iter().all(|v| self.placed(claim, &deployed, v, &scratch));
         Some(is_operation && placed)
+    }
+
+    /// Whether the deployed instruction is the operation.
+    fn is_operation(&mut self, insn: &Instruction, deployed: &Operation) -> Option<bool> {
+        let mut arena = Arena::new();
+        let before = start(&mut arena);
+        let ran = run(&mut arena, &before, insn, None)?;
+        let [factor, addend] = [deployed.factor, deployed.addend].map(|n| arena.constant(n as u64 as u128, 64));
+        let mut meant = before.clone();
+        deployed.execute(&mut arena, &mut meant, factor, addend)?;
+        let equal = equal(&mut arena, &ran, &meant, &[]);
+        self.valid(&arena, &[], equal)
+    }
+
+    /// Whether chains with their numbers for the deployed value do what the deployed instructions do, from the first of them to the last.
+    /// What holds nothing behind them may differ.
+    fn chain_holds(
+        &mut self,
+        template: &Template,
+        live: Option<&Liveness>,
+        range: std::ops::RangeInclusive<usize>,
+    ) -> Option<bool> {
+        let mut arena = Arena::new();
+        let before = start(&mut arena);
+        let (mut deployed, mut meant) = (before.clone(), before);
+        let code = template.function.code.get(range.clone())?;
+        for (index, insn) in range.clone().zip(code) {
+            deployed = run(&mut arena, &deployed, &insn.insn, None)?;
+            match template.number((index, Slot::Factor), self.stock) {
+                Some(factor) => {
+                    let operation = operation::placed(&insn.insn)?;
+                    let addend = template.number((index, Slot::Displacement), self.stock).unwrap_or(operation.addend);
+                    let [factor, addend] = [factor, addend].map(|n| arena.constant(n as u64 as u128, 64));
+                    operation.execute(&mut arena, &mut meant, factor, addend)?;
+                }
+                None => meant = run(&mut arena, &meant, &insn.insn, None)?,
+            }
+        }
+        for register in live.map_or(Vec::new(), |l| code.last().map_or(Vec::new(), |insn| l.free(insn.offset()))) {
+            meant.gpr[register.number()] = deployed.gpr[register.number()];
+        }
+        let equal = equal(&mut arena, &deployed, &meant, &[]);
+        self.valid(&arena, &[], equal)
     }
 
     /// Whether the instructions of a detour do the operation for a value, if there can be a detour for it.
@@ -283,7 +326,7 @@ fn native_rounds(template: &Template, numbers: &[Number], domain: Interval, span
 
 /// The instructions that do an operation by a factor, each by itself. A division alone could trap on a random state.
 fn parts(insn: &Instruction, factor: i64, span: &Span) -> Vec<Vec<u8>> {
-    let Some(operation) = operation::of(insn) else { return Vec::new() };
+    let Some(operation) = operation::placed(insn) else { return Vec::new() };
     let scratch = span.updates.iter().find(|u| u.offset == insn.ip()).map(|u| u.scratch_registers());
     let Ok(sequence) = encode::operation(insn, &Operation { factor, ..operation }, &scratch.unwrap_or_default()) else {
         return Vec::new();

@@ -195,12 +195,16 @@ fn analysis(entry: &Entry, variants: &Variants) -> Result<Analysis, String> {
             function: function.clone(),
             numbers: BTreeMap::new(),
             unexplained: BTreeMap::new(),
+            chains: Vec::new(),
         });
+        let mut links = Vec::new();
         for iv in &span.iv {
             let index = function.code.iter().position(|i| i.offset() == iv.offset);
             let index = index.ok_or_else(|| format!("{}+{:#x} is no instruction", span.function, iv.offset))?;
             template.numbers.insert((index, iv.slot.into()), iv.form);
+            links.extend(iv.chained.then_some(index));
         }
+        template.chains.extend(Some(links).filter(|links| !links.is_empty()));
     }
     let touched = templates.keys().map(|(unit, _)| *unit).collect();
     Ok(Analysis { templates: templates.into_values().collect(), touched, structural: BTreeMap::new() })

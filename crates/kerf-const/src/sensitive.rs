@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{FlowControl, OpKind, Register};
+use iced_x86::{ConditionCode, FlowControl, OpKind, Register};
 use kerf_image::Image;
 
 use crate::align::Slot;
@@ -37,6 +37,14 @@ pub fn check(analysis: &Analysis, image: &Image) -> Option<String> {
     }
     let functions: BTreeSet<&str> = analysis.templates.iter().map(|t| t.function.name.as_str()).collect();
     crate::nmi::reached(image, &functions)
+}
+
+/// Why there is nothing to change any more: code that is gone once the kernel has started is all that has the number.
+pub fn discarded(analysis: &Analysis) -> Option<String> {
+    let gone = |template: &Template| DISCARDED.iter().any(|s| template.function.section.starts_with(s));
+    let first = analysis.templates.first().filter(|_| analysis.templates.iter().all(gone))?;
+    let Function { name, section, .. } = &first.function;
+    Some(format!("only code that is freed once the kernel has started has it: {name} lies in {section}"))
 }
 
 /// Follows the value through registers from each number of a template to what must not see it.
@@ -121,7 +129,21 @@ fn follow(function: &Function, start: usize, tainted: BTreeSet<Register>) -> Opt
             }
             _ => {}
         }
-        let (read, written) = (accessed(insn, false), accessed(insn, true));
+        let (mut read, mut written) = (accessed(insn, false), accessed(insn, true));
+        if insn.is_stack_instruction() {
+            // How far the stack grows has nothing to do with what is put there.
+            read.remove(&Register::RSP);
+            written.remove(&Register::RSP);
+        }
+        if let Some(other) = least(function, index) {
+            // What is no greater than a number that is not ours can be used where that number could.
+            let target = insn.op0_register().full_register();
+            if tainted.contains(&target) != tainted.contains(&other) {
+                tainted.remove(&target);
+            }
+            pending.push((index + 1, tainted));
+            continue;
+        }
         let carries = read.iter().any(|r| tainted.contains(r)) && !uses_memory_load(insn);
         let compares = matches!(insn.mnemonic(), iced_x86::Mnemonic::Cmp | iced_x86::Mnemonic::Test);
         let conditional = format!("{:?}", insn.mnemonic()).starts_with("Cmov");
@@ -138,6 +160,35 @@ fn follow(function: &Function, start: usize, tainted: BTreeSet<Register>) -> Opt
         }
         if insn.flow_control() != FlowControl::UnconditionalBranch {
             pending.push((index + 1, tainted));
+        }
+    }
+    None
+}
+
+/// Whether the instruction leaves the least of two registers in the first of them; if so, the second.
+fn least(function: &Function, index: usize) -> Option<Register> {
+    let insn = &function.code.get(index)?.insn;
+    let greater = match insn.condition_code() {
+        ConditionCode::a | ConditionCode::ae | ConditionCode::g | ConditionCode::ge => true,
+        ConditionCode::b | ConditionCode::be | ConditionCode::l | ConditionCode::le => false,
+        _ => return None,
+    };
+    let registers = |insn: &iced_x86::Instruction| {
+        let both = insn.op0_kind() == OpKind::Register && insn.op1_kind() == OpKind::Register;
+        both.then(|| (insn.op0_register(), insn.op1_register()))
+    };
+    let moves = format!("{:?}", insn.mnemonic()).starts_with("Cmov");
+    let (target, source) = registers(insn).filter(|_| moves)?;
+    // The comparison lies right before it, but for what changes neither flags nor the two registers.
+    for before in function.code[..index].iter().rev().map(|i| &i.insn) {
+        if before.mnemonic() == iced_x86::Mnemonic::Cmp {
+            let compared = if greater { (target, source) } else { (source, target) };
+            return (registers(before)? == compared).then(|| source.full_register());
+        }
+        let changed = accessed(before, true);
+        let ours = [target, source].iter().any(|r| changed.contains(&r.full_register()));
+        if ours || before.rflags_modified() != 0 || before.flow_control() != FlowControl::Next {
+            return None;
         }
     }
     None
@@ -177,5 +228,56 @@ fn size_argument(callee: &str) -> Option<Register> {
         "kmalloc_cache" | "kmem_cache_create" | "kmem_cache_create_args" => Some(ARGUMENTS[1]),
         "alloc_pages" | "get_free_pages" | "folio_alloc" => Some(ARGUMENTS[1]),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code;
+    use crate::form::Form;
+    use std::collections::BTreeMap;
+    use std::process::Command;
+
+    /// What is said of the number that the first `mov` of a function puts into a register.
+    fn said(text: &str) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, object) = (directory.path().join("a.s"), directory.path().join("a.o"));
+        let function = format!(".globl f\n.type f, @function\nf:\n{text}\nret\n.size f, .-f\n");
+        std::fs::write(&source, function).unwrap();
+        let status = Command::new("gcc").arg("-c").arg("-o").args([&object, &source]).status();
+        assert!(status.unwrap().success());
+        let mut code = code::read(&Image::open(&object).unwrap()).unwrap();
+        let numbers = BTreeMap::from([((0, Slot::Immediate), Form::Affine { a: 1, b: 0 })]);
+        let (function, unexplained, chains) = (code.functions.remove(0), BTreeMap::new(), Vec::new());
+        reaches(&Template { unit: 0, function, numbers, unexplained, chains })
+    }
+
+    #[test]
+    fn an_index_is_sensitive() {
+        let said = |text: &str| said(text).unwrap_or_default();
+        assert!(said("mov $64, %eax\nmov (%rdi,%rax,8), %rcx").contains("f+0x5: its value becomes part of an address"));
+        assert!(said("mov $64, %eax\nlea 1(%rax), %rdx\nmov %cl, (%rsi,%rdx)").contains("part of an address"));
+    }
+
+    #[test]
+    fn what_is_pushed_makes_no_address_of_the_stack_pointer() {
+        assert_eq!(said("mov $64, %eax\npush %rax\nmov 8(%rsp), %rcx\npop %rax\nmov (%rax), %rax"), None);
+    }
+
+    #[test]
+    fn the_least_of_the_value_and_another_is_no_index_of_ours() {
+        let indexed = |compared: &str| said(&format!("mov $64, %ebx\n{compared}\nmov (%rdi,%rbx,8), %rcx"));
+        assert_eq!(indexed("cmp %ebx, %ecx\ncmovbe %ecx, %ebx"), None);
+        assert_eq!(indexed("cmp %ecx, %ebx\nlea 8(%rsi), %rdx\ncmova %ecx, %ebx"), None);
+        for other in [
+            "cmp %ebx, %ecx\ncmova %ecx, %ebx",
+            "cmp %ecx, %ebx\ncmovbe %ecx, %ebx",
+            "cmp %ecx, %ebx\nadd $1, %ecx\ncmova %ecx, %ebx",
+            "cmp %bl, %cl\ncmovbe %ecx, %ebx",
+            "cmp %ebx, %ecx\ncmove %ecx, %ebx",
+        ] {
+            assert!(indexed(other).is_some(), "{other}");
+        }
     }
 }

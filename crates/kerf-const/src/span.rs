@@ -8,6 +8,7 @@ use crate::align::{self, Slot};
 use crate::analyse::{Number, Template};
 use crate::code::{Function, is_relative};
 use crate::entry::{Iv, Proof, Span, Update, Window, to_hex};
+use crate::form::Form;
 use crate::liveness::Liveness;
 use crate::operation::{self, Kind, Operation};
 use crate::update;
@@ -18,14 +19,25 @@ pub const JUMP: usize = 5;
 /// A span covers no more instructions than this between two numbers of one constant.
 const MOST_GAP: usize = 4;
 
-/// Builds the spans of a template. `deployed` are the bytes of the function in the image, `function_offset` its place.
-pub fn spans(template: &Template, function_offset: u64, deployed: &[u8], live: Option<&Liveness>) -> Vec<Span> {
+/// Builds the spans of a template. `stock` is the deployed value, `deployed` are the bytes of the function in the image, `function_offset`
+/// its place.
+pub fn spans(
+    template: &Template,
+    stock: i128,
+    function_offset: u64,
+    deployed: &[u8],
+    live: Option<&Liveness>,
+) -> Vec<Span> {
     let code = &template.function.code;
     let flow = Flow::new(&template.function);
     let mut groups: Vec<Vec<Number>> = Vec::new();
     for number in template.numbers.keys() {
         match groups.last_mut() {
-            Some(group) if group.last().is_some_and(|last| joined(code_of(template), &flow, last.0, number.0)) => {
+            Some(group)
+                if group.last().is_some_and(|last| {
+                    template.chained(last.0, number.0) || joined(&template.function, &flow, last.0, number.0)
+                }) =>
+            {
                 group.push(*number)
             }
             _ => groups.push(vec![*number]),
@@ -47,7 +59,7 @@ pub fn spans(template: &Template, function_offset: u64, deployed: &[u8], live: O
                 end,
                 bytes: to_hex(deployed.get(start as usize..end as usize)?),
                 expression: expression(template, &group),
-                iv: group.iter().map(|n| iv(template, *n)).collect(),
+                iv: group.iter().map(|n| iv(template, *n, stock)).collect(),
                 updates: updates(template, &group, live),
                 proof: Proof::default(),
                 absolute: absolute_fields(&template.function, covered),
@@ -64,10 +76,6 @@ fn absolute_fields(function: &Function, range: std::ops::Range<u64>) -> Vec<u64>
     inside
         .flat_map(|i| i.references.iter().filter(|r| !is_relative(r.r_type)).map(|r| i.offset() + r.offset as u64))
         .collect()
-}
-
-fn code_of(template: &Template) -> &Function {
-    &template.function
 }
 
 /// Two numbers belong to one span if the second instruction takes up what the first computed, with nothing entering
@@ -105,16 +113,19 @@ pub fn accessed(insn: &Instruction, writes: bool) -> BTreeSet<Register> {
         .collect()
 }
 
-fn iv(template: &Template, number: Number) -> Iv {
+fn iv(template: &Template, number: Number, stock: i128) -> Iv {
     let insn = &template.function.code[number.0];
-    let stock = align::number(insn, number.1).unwrap_or(0);
+    let chained = number.1 == Slot::Factor && template.chained(number.0, number.0);
+    let held = if chained { template.number(number, stock) } else { align::number(insn, number.1) };
+    let stock = held.unwrap_or(0);
     Iv {
         form: template.numbers[&number],
         offset: insn.offset(),
         slot: number.1.into(),
         bits: template.bits(number),
         stock,
-        field: field(&insn.insn, &insn.bytes, number.1),
+        field: if chained { None } else { field(&insn.insn, &insn.bytes, number.1) },
+        chained,
     }
 }
 
@@ -165,7 +176,8 @@ fn scratch(operation: &Operation, offset: u64, live: Option<&Liveness>) -> Vec<S
 /// The span in readable algebra: each instruction with the number written as a function of V.
 fn expression(template: &Template, group: &[Number]) -> String {
     let mut by_instruction: BTreeMap<usize, Vec<Number>> = BTreeMap::new();
-    for number in group {
+    // What multiplies by 1 for every value has nothing to tell.
+    for number in group.iter().filter(|n| n.1 != Slot::Factor || template.numbers[n] != Form::ONE) {
         by_instruction.entry(number.0).or_default().push(*number);
     }
     let parts: Vec<String> = by_instruction

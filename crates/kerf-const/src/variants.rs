@@ -9,6 +9,7 @@ use kerf_image::Image;
 use crate::code::{self, Code};
 use crate::compile::{Evaluation, Unit};
 use crate::equivalence::calls::{self, Call};
+use crate::equivalence::{Refusal, Witnesses};
 use crate::error::ConstError;
 use crate::site::Site;
 use crate::tree::Tree;
@@ -32,7 +33,15 @@ pub struct Variants<'a> {
     calls: Mutex<HashMap<String, Arc<Calls>>>,
     /// Functions that were found to do the same with stack frames of another layout.
     frames_differ: Mutex<BTreeSet<(String, String)>>,
+    /// What refuted claims about a function, by unit and name, and for values below or above the deployed one: each way has its own, so that
+    /// what is known does not depend on which is ahead.
+    witnesses: Mutex<HashMap<Comparison, Witnesses>>,
+    /// Comparisons that showed nothing, and why.
+    refused: Mutex<HashMap<Refusal, String>>,
 }
+
+/// Position of the unit, name of the function, whether the value lies below the deployed one.
+type Comparison = (usize, String, bool);
 
 /// The calls of a unit's functions.
 pub type Calls = HashMap<String, Vec<Call>>;
@@ -52,8 +61,18 @@ impl<'a> Variants<'a> {
         values: &[i128],
     ) -> Result<Variants<'a>, ConstError> {
         let (base, made) = (Vec::new(), BTreeMap::new());
-        let (site, calls, frames_differ) = (site.clone(), Mutex::default(), Mutex::default());
-        let mut variants = Variants { tree, site, value, units, base, made, calls, frames_differ };
+        let mut variants = Variants {
+            tree,
+            site: site.clone(),
+            value,
+            units,
+            base,
+            made,
+            calls: Mutex::default(),
+            frames_differ: Mutex::default(),
+            witnesses: Mutex::default(),
+            refused: Mutex::default(),
+        };
         let wanted: Vec<Option<i128>> = std::iter::once(None).chain(values.iter().copied().map(Some)).collect();
         let (own, others) = variants.compile_all(&wanted).into_iter().partition::<Vec<_>, _>(|(v, _)| v.is_none());
         variants.base = own.into_iter().map(|(_, result)| result).collect::<Result<_, _>>()?;
@@ -152,6 +171,30 @@ impl<'a> Variants<'a> {
     pub fn note_frames_differ(&self, unit: usize, function: &str) {
         if let (Some(unit), Ok(mut known)) = (self.units.get(unit), self.frames_differ.lock()) {
             known.insert((unit.name.clone(), function.to_owned()));
+        }
+    }
+
+    /// What is known to have refuted claims in such a comparison.
+    pub fn witnesses(&self, comparison: &Comparison) -> Witnesses {
+        self.witnesses.lock().ok().and_then(|known| known.get(comparison).cloned()).unwrap_or_default()
+    }
+
+    /// Keeps it for the next.
+    pub fn note_witnesses(&self, comparison: Comparison, witnesses: Witnesses) {
+        if let Ok(mut known) = self.witnesses.lock() {
+            known.insert(comparison, witnesses);
+        }
+    }
+
+    /// Why a comparison showed nothing, if it was tried.
+    pub fn refused(&self, refusal: &Refusal) -> Option<String> {
+        self.refused.lock().ok()?.get(refusal).cloned()
+    }
+
+    /// Remembers that it did not.
+    pub fn note_refused(&self, refusal: Refusal, why: String) {
+        if let Ok(mut known) = self.refused.lock() {
+            known.insert(refusal, why);
         }
     }
 

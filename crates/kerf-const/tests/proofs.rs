@@ -6,12 +6,14 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use kerf_const::apply::{Choice, Running, Setting, derived, live_entry};
 use kerf_const::build::{Input, Reach, Recheck, build, certify_value, verify};
 use kerf_const::entry::{Class, Entry, Interval};
 use kerf_const::form::Form;
 use kerf_const::site::Query;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
+use kerf_live::Change;
 
 struct Kernel {
     tree: Tree,
@@ -161,6 +163,11 @@ fn what_cannot_be_set_lands_in_its_class() {
     let (found, reason) = class("NR_ACCUMULATED_SAMPLES");
     assert_eq!(found, Class::Sensitive, "{reason}");
     assert!(reason.contains("NMI"), "{reason}");
+    let text = std::fs::read_to_string(kernel.tree.root().join("net/ipv4/tcp.c")).unwrap();
+    let line = text.lines().position(|line| line.contains("max_wshare = min(4UL")).unwrap() + 1;
+    let (found, reason) = class(&format!("net/ipv4/tcp.c:L{line}:4:0"));
+    assert_eq!(found, Class::Absent, "{reason}");
+    assert!(reason.contains("tcp_init lies in .init.text"), "{reason}");
 }
 
 #[test]
@@ -170,6 +177,26 @@ fn times_in_milliseconds_become_ceilings() {
     assert_eq!((entry.class, entry.value), (Class::Proved, 2), "{}", entry.reason);
     let form = entry.spans[0].iv[0].form;
     assert_eq!((form.apply(2), form.apply(3), form.apply(5)), (Some(1), Some(1), Some(2)), "{form}");
+}
+
+/// `lea (x,x,4), y; lea 99(y,y,4), y` multiplies by 25: the first of both by V then, the other by 1.
+#[test]
+fn a_product_of_several_instructions_is_one() {
+    let Some(kernel) = kernel() else { return };
+    let entry = kernel.build("INUSE_ADJ_STEP_PCT");
+    assert_eq!((entry.class, entry.spans.len()), (Class::Proved, 1), "{}", entry.reason);
+    assert!(entry.certifies(26) && entry.certifies(100), "{:?}", entry.domain);
+    let forms: Vec<(Form, bool)> = entry.spans[0].iv.iter().map(|iv| (iv.form, iv.chained)).collect();
+    assert_eq!(forms, [(Form::Affine { a: 1, b: 0 }, true), (Form::ONE, true)]);
+    assert_eq!(derived(&entry), [Form::Affine { a: 1, b: 0 }]);
+    let live = live_entry(&entry, Setting::Value(30), Choice::Cheapest, &Running::default()).unwrap();
+    let Change::Detour { instructions } = &live.locations[0].change else { panic!("{:?}", live.locations) };
+    let times = |factor: u8| instructions.iter().filter(|insn| insn.bytes.windows(4).any(|w| w == [factor, 0, 0, 0]));
+    assert_eq!((live.locations.len(), times(30).count(), times(1).count()), (1, 1, 1), "{instructions:?}");
+    let mut wrong = entry.clone();
+    wrong.spans[0].iv[1].form = Form::Affine { a: 0, b: 2 };
+    wrong.spans[0].iv[1].stock = 2;
+    assert!(verify(&kernel.input(), &wrong).unwrap_err().to_string().contains("the compiler makes other code"));
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn critical(function: &str, bytes: &[u8]) -> Span {
         bits: 32,
         stock: 1,
         field: None,
+        chained: false,
     };
     Span {
         function: function.into(),

@@ -22,7 +22,7 @@ pub(super) fn number(insn: &Instruction, slot: Slot) -> Option<i64> {
             let memory = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory);
             memory.then(|| insn.memory_displacement64() as i64)
         }
-        Slot::Factor => operation::of(insn).map(|o| o.factor),
+        Slot::Factor => operation::placed(insn).map(|o| o.factor),
     }
 }
 
@@ -56,7 +56,7 @@ pub(super) fn moved(
 ) -> Result<Vec<u8>, String> {
     let asked = |slot: SlotName| wanted.iter().find(|(s, _)| *s == slot).map(|(_, want)| *want);
     if let Some(factor) = asked(SlotName::Factor) {
-        let deployed = operation::of(insn).ok_or_else(|| format!("`{}` is no operation", align_text(insn)))?;
+        let deployed = operation::placed(insn).ok_or_else(|| format!("`{}` is no operation", align_text(insn)))?;
         let addend = asked(SlotName::Displacement).unwrap_or(deployed.addend);
         return operation(insn, &Operation { factor, addend, ..deployed }, scratch);
     }

@@ -63,7 +63,7 @@ pub(crate) fn span(code: &[u8], covered: usize, iv: Vec<Iv>) -> Span {
 }
 
 pub(crate) fn iv(offset: u64, bits: u32, stock: i64, field: Option<(u8, u8)>, a: i128, b: i128) -> Iv {
-    Iv { form: Form::Affine { a, b }, offset, slot: SlotName::Immediate, bits, stock, field }
+    Iv { form: Form::Affine { a, b }, offset, slot: SlotName::Immediate, bits, stock, field, chained: false }
 }
 
 /// `and $-32, %eax; add $64, %eax; cmp %ax, %dx; jae +5`
@@ -413,6 +413,9 @@ fn operations_become_what_the_module_knows() {
     let lea = [0x8d, 0x0c, 0xfd, 8, 0, 0, 0];
     assert_eq!(operation_of(&lea, 100, &[]).unwrap(), "69cf6400000081c164000000");
     assert_eq!(operation_of(&[0xc1, 0xe0, 6], 100, &[]).unwrap(), "69c064000000");
+    // One of several that multiply together: a subtraction of another register.
+    assert_eq!(operation_of(&[0x29, 0xd0], 1, &[]).unwrap(), "69c001000000");
+    assert!(operation_of(&[0x29, 0x10], 1, &[]).unwrap_err().contains("is no operation"));
     let (in_rax, in_r9) = ([0x48, 0xc1, 0xe8, 6], [0x49, 0xc1, 0xe9, 6]);
     assert_eq!(operation_of(&in_rax, 7, &[RDX, R8]).unwrap(), "31d241b80700000049f7f0");
     assert_eq!(operation_of(&in_r9, 10, &[RAX, RDX]).unwrap(), "4c89c831d241b90a00000049f7f14989c1");

@@ -10,7 +10,12 @@ use crate::entry::Interval;
 use crate::equivalence::{self, Effort, Signatures};
 use crate::error::ConstError;
 use crate::form::Form;
-use crate::variants::{Variants, in_parallel};
+use crate::variants::{self, Variants, in_parallel};
+
+/// So many powers of two are tried in each direction.
+const MOST_POWERS: usize = 12;
+/// So often are values compiled that tell forms apart.
+const MOST_DOUBTS: usize = 3;
 
 impl Job<'_> {
     /// The numbers in fields if these explain one of the nearest values, else also operations. With it the verdicts on
@@ -64,7 +69,7 @@ impl Job<'_> {
     ) {
         for n in 0..analysis.templates.len() {
             let whole = analysis.templates[n].numbers.clone();
-            for choice in choices(&whole) {
+            for choice in choices(&whole, &analysis.templates[n].chains) {
                 let given_up = |index: usize| whole.contains_key(&(index, Slot::Factor)) && !choice.contains(&index);
                 let numbers = whole.iter().filter(|(number, _)| !given_up(number.0));
                 analysis.templates[n].numbers = numbers.map(|(number, form)| (*number, *form)).collect();
@@ -119,13 +124,61 @@ impl Job<'_> {
         let steps: Vec<i128> = steps.into_iter().collect();
         variants.make(&steps)?;
         verdicts.extend(self.judge_all(variants, analysis, signatures, &steps, Effort::Full));
-        let interval = domain::certify(self.value.value, &mut verdicts, |values| {
+        let mut judged = |values: &[i128]| {
             variants.make(values)?;
             Ok(self.judge_all(variants, analysis, signatures, values, Effort::Full))
-        })?;
+        };
+        let mut interval = domain::certify(self.value.value, &mut verdicts, &mut judged)?;
+        // What was compiled may leave other forms possible: where they would differ, the compiler is asked too.
+        for _ in 0..MOST_DOUBTS {
+            let agreeing: Vec<i128> = domain::agreeing(&verdicts, interval).collect();
+            let forms = analysis.templates.iter().flat_map(|t| t.numbers.values());
+            let telling: BTreeSet<i128> = forms.flat_map(|form| form.telling(&agreeing, interval.max)).collect();
+            let telling: Vec<i128> = telling.into_iter().filter(|v| !verdicts.contains_key(v)).collect();
+            if telling.is_empty() {
+                break;
+            }
+            verdicts.extend(judged(&telling)?);
+            interval = domain::certify(self.value.value, &mut verdicts, &mut judged)?;
+        }
         Ok((interval, verdicts))
     }
 
+    /// A reading that holds for powers of two alone, where the deployed value is one: a remainder is a mask for these, a division for others.
+    pub(super) fn powers(
+        &self,
+        variants: &mut Variants,
+        sample: &[i128],
+        signatures: &Signatures,
+    ) -> Result<Option<(Analysis, Interval, Verdicts)>, ConstError> {
+        let stock = self.value.value;
+        let (_, most) = variants::limits(self.value);
+        if stock < 4 || stock & (stock - 1) != 0 {
+            return Ok(None);
+        }
+        let fields = analyse::analyse(variants, sample, Reading::Fields);
+        let mut verdicts = Verdicts::new();
+        let (below, above): (Vec<u32>, Vec<u32>) = (1..63).partition(|n| 1i128 << n < stock);
+        for way in [below.into_iter().rev().collect(), above] {
+            for power in
+                way.into_iter().map(|n: u32| 1i128 << n).filter(|v| *v != stock && *v <= most).take(MOST_POWERS)
+            {
+                variants.make(&[power])?;
+                let verdict = self.judge(variants, &fields, signatures, power, Effort::Full);
+                let last = verdict.is_err();
+                verdicts.insert(power, verdict);
+                if last {
+                    break;
+                }
+            }
+        }
+        let agreeing = verdicts.iter().filter(|(_, verdict)| verdict.is_ok()).map(|(v, _)| *v).chain([stock]);
+        let (min, max) = agreeing.fold((stock, stock), |(min, max), v| (min.min(v), max.max(v)));
+        Ok((min < max).then_some((fields, Interval { min, max }, verdicts)))
+    }
+
+    /// The verdicts on values, from the deployed one outwards. Beyond the first that does not agree nothing can be in the domain, and nothing is
+    /// judged.
     fn judge_all(
         &self,
         variants: &Variants,
@@ -134,8 +187,24 @@ impl Job<'_> {
         values: &[i128],
         effort: Effort,
     ) -> Verdicts {
-        let verdict = |n: usize| (values[n], self.judge(variants, analysis, signatures, values[n], effort));
-        in_parallel(values.len(), verdict).into_iter().collect()
+        let stock = self.value.value;
+        let (mut below, mut above): (Vec<i128>, Vec<i128>) = values.iter().partition(|v| **v < stock);
+        below.sort_unstable_by_key(|v| -v);
+        above.sort_unstable();
+        let ways = [below, above];
+        let outwards = |way: usize| {
+            let mut verdicts = Verdicts::new();
+            for value in &ways[way] {
+                let verdict = self.judge(variants, analysis, signatures, *value, effort);
+                let last = verdict.is_err();
+                verdicts.insert(*value, verdict);
+                if last {
+                    break;
+                }
+            }
+            verdicts
+        };
+        in_parallel(2, outwards).into_iter().flatten().collect()
     }
 
     fn judge(
@@ -154,12 +223,18 @@ impl Job<'_> {
 }
 
 /// Sets of operations to try, by the instructions' indexes: all of them first, then without the largest multiples, then
-/// each by itself.
-fn choices(numbers: &BTreeMap<Number, Form>) -> Vec<BTreeSet<usize>> {
-    let mut factors: Vec<(i128, usize)> =
-        numbers.iter().filter(|(n, _)| n.1 == Slot::Factor).map(|(n, form)| (form.parts().1, n.0)).collect();
+/// each by itself. Chains are kept or given up as one.
+fn choices(numbers: &BTreeMap<Number, Form>, chains: &[Vec<usize>]) -> Vec<BTreeSet<usize>> {
+    let mut factors: Vec<(i128, Vec<usize>)> = Vec::new();
+    for (number, form) in numbers.iter().filter(|(n, _)| n.1 == Slot::Factor) {
+        match chains.iter().find(|chain| chain.contains(&number.0)) {
+            Some(chain) if chain.first() != Some(&number.0) => {}
+            Some(chain) => factors.push((form.parts().1, chain.clone())),
+            None => factors.push((form.parts().1, vec![number.0])),
+        }
+    }
     factors.sort();
-    let some = |range: &[(i128, usize)]| range.iter().map(|(_, index)| *index).collect();
+    let some = |range: &[(i128, Vec<usize>)]| range.iter().flat_map(|(_, links)| links).copied().collect();
     let mut choices: Vec<BTreeSet<usize>> = (1..=factors.len()).rev().map(|count| some(&factors[..count])).collect();
     choices.extend(factors.iter().skip(1).map(|one| some(std::slice::from_ref(one))));
     choices

@@ -209,7 +209,7 @@ fn link_one(
         }
     }
     if let Some(factor) = number(Slot::Factor) {
-        let deployed = operation::of(&linked)?;
+        let deployed = operation::placed(&linked)?;
         let addend = number(Slot::Displacement).unwrap_or(deployed.addend);
         return Some((linked, Role::Operation(Operation { factor, addend, ..deployed })));
     }

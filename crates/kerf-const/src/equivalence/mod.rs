@@ -29,6 +29,7 @@ use link::Linker;
 
 pub use link::numbers_of;
 use walk::Frames;
+pub use walk::Witnesses;
 
 /// What is known of the functions that are called.
 #[derive(Debug, Default)]
@@ -93,6 +94,20 @@ pub enum Effort {
     Full,
 }
 
+/// A comparison that showed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Refusal {
+    /// Position of the unit.
+    unit: usize,
+    function: String,
+    value: i128,
+    frames: Frames,
+    /// Whether what the compiler says of the calls was known.
+    listed: bool,
+    /// The numbers that the template had.
+    numbers: Vec<(Number, Option<i64>)>,
+}
+
 /// Compares functions of another shape, compiled for a value, with their templates.
 pub fn comparison<'a>(
     variants: &'a Variants,
@@ -103,8 +118,30 @@ pub fn comparison<'a>(
     move |template, value, variant, compiled| {
         let numbers = numbers_of(&analysis.templates, template.unit, value);
         let base = &variants.base()[template.unit].code;
-        let walk =
-            |calls: &Calls, frames| compare((base, &compiled.code), &variant.name, &numbers, calls, signatures, frames);
+        let walk = |calls: &Calls, frames| {
+            let numbers_now = template.numbers.keys().map(|n| (*n, numbers(&template.function.name, *n))).collect();
+            let refusal = Refusal {
+                unit: template.unit,
+                function: variant.name.clone(),
+                value,
+                frames,
+                listed: !calls.is_empty(),
+                numbers: numbers_now,
+            };
+            // What could not be shown once is not tried again: with less effort, or other operations elsewhere, it was the same question.
+            if let Some(why) = variants.refused(&refusal) {
+                return Err(why);
+            }
+            let key = (template.unit, variant.name.clone(), value < variants.site_value());
+            let mut witnesses = variants.witnesses(&key);
+            let codes = (base, &compiled.code);
+            let result = compare(codes, &variant.name, &numbers, calls, signatures, (frames, &mut witnesses));
+            variants.note_witnesses(key, witnesses);
+            if let Err(why) = &result {
+                variants.note_refused(refusal, why.clone());
+            }
+            result
+        };
         let learned = effort == Effort::Full && variants.frames_differ(template.unit, &variant.name);
         // The listing costs another compilation, and types say enough of most calls.
         let known = variants.known_calls(template.unit);
@@ -130,7 +167,7 @@ fn compare(
     numbers: &dyn Fn(&str, Number) -> Option<i64>,
     calls: &HashMap<String, Vec<Call>>,
     signatures: &Signatures,
-    frames: Frames,
+    (frames, witnesses): (Frames, &mut Witnesses),
 ) -> Result<(), String> {
     let (mut linker, mut arena) = (Linker::default(), Arena::new());
     // A part that was moved out of a function has no entry of its own: the whole is compared.
@@ -142,7 +179,9 @@ fn compare(
     // compiler knew that the pointer does not reach it, whatever V is.
     arena.assume_variables_apart(linker.range());
     let start = std::time::Instant::now();
-    let result = walk::Walk::new(name, [&ours, &theirs], arena, &linker, signatures, frames).run();
+    let known = std::mem::take(witnesses);
+    let (result, found) = walk::Walk::new(name, [&ours, &theirs], arena, &linker, signatures, frames, known).run();
+    *witnesses = found;
     tracing::debug!(name, ?frames, seconds = start.elapsed().as_secs_f32(), ?result, "walked");
     result
 }

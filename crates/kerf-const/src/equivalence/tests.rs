@@ -54,7 +54,8 @@ fn compare(base: &Compiled, variant: &Compiled, replaced: &[(i64, i64)]) -> Resu
         assert!(all.any(|(_, held)| held == *old), "the code has no {old}");
     }
     let codes = (&base.code, &variant.code);
-    let walk = |frames| super::compare(codes, "f", &numbers, &base.calls, &base.signatures, frames);
+    let walk =
+        |frames| super::compare(codes, "f", &numbers, &base.calls, &base.signatures, (frames, &mut Witnesses::new()));
     walk(Frames::One).or_else(|_| walk(Frames::Two))
 }
 

@@ -18,6 +18,7 @@ use super::facts::{Facts, RSP, SlotKey, frame_offset, tainted};
 use super::link::{Bundle, Linker};
 use path::Path;
 use solver::Solver;
+pub use solver::Witnesses;
 
 /// No pair of functions has more points.
 const MOST_POINTS: usize = 6000;
@@ -27,7 +28,7 @@ const MOST_PATHS: usize = 100;
 type Point = (u64, u64);
 
 /// How the stack frames of both sides are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Frames {
     /// Both have the same layout: they are memory like any other, and equal in all at every point. Addresses in them may
     /// be used in any way.
@@ -59,7 +60,7 @@ pub struct Walk<'a> {
 type Checked<T> = Result<T, String>;
 
 impl<'a> Walk<'a> {
-    /// The arena is the one that the bundles were linked with.
+    /// The arena is the one that the bundles were linked with. The witnesses are from similar walks.
     pub fn new(
         name: &'a str,
         sides: [&'a Bundle; 2],
@@ -67,6 +68,7 @@ impl<'a> Walk<'a> {
         linker: &'a Linker,
         signatures: &'a Signatures,
         frames: Frames,
+        witnesses: Witnesses,
     ) -> Walk<'a> {
         Walk {
             name,
@@ -82,12 +84,12 @@ impl<'a> Walk<'a> {
             points: 0,
             assumed: Assumptions::default(),
             booleans: None,
-            solver: Solver::default(),
+            solver: Solver::knowing(witnesses),
         }
     }
 
-    /// Walks, and once more as long as that shows stack slots that were not known from the beginning.
-    pub fn run(mut self) -> Checked<()> {
+    /// Walks, and once more as long as that shows stack slots that were not known from the beginning. What refuted claims comes with the result.
+    pub fn run(mut self) -> (Checked<()>, Witnesses) {
         loop {
             let known = self.slots.len();
             match self.once() {
@@ -97,7 +99,7 @@ impl<'a> Walk<'a> {
                     self.escaped = None;
                     self.points = 0;
                 }
-                result => return result,
+                result => return (result, self.solver.witnesses()),
             }
         }
     }

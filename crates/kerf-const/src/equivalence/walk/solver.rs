@@ -10,14 +10,18 @@ use super::{Checked, Walk};
 
 /// The solver is asked no more often than this, and for no longer each time.
 const MOST_QUERIES: u32 = 64;
-const QUERY_TIME: Duration = Duration::from_secs(1);
+const QUERY_TIME: Duration = Duration::from_millis(250);
 /// A function in which so many questions stayed open is not going to be proved: what holds is mostly seen at once.
-const MOST_UNDECIDED: u32 = 6;
+const MOST_UNDECIDED: u32 = 3;
 /// So many assignments are tried before the solver is asked.
-const TRIALS: u64 = 24;
+const TRIALS: u64 = 64;
 
 /// So many of the solver's counterexamples are kept.
-const MOST_WITNESSES: usize = 48;
+const MOST_WITNESSES: usize = 96;
+
+/// Values that refuted claims: they often refute the next one, too, since paths share their conditions, and so do the same function's
+/// compilations for different values.
+pub type Witnesses = VecDeque<Assignment>;
 
 /// The solver and how often it was asked.
 #[derive(Default)]
@@ -25,21 +29,36 @@ pub struct Solver {
     prover: Option<Prover>,
     queries: u32,
     undecided: u32,
-    /// Values that refuted claims: they often refute the next one, too, since paths share their conditions.
-    witnesses: VecDeque<Assignment>,
+    witnesses: Witnesses,
 }
 
 impl Solver {
+    /// A solver that knows what refuted claims of a similar walk.
+    pub fn knowing(witnesses: Witnesses) -> Solver {
+        Solver { witnesses, ..Solver::default() }
+    }
+
+    /// What has refuted claims.
+    pub fn witnesses(self) -> Witnesses {
+        self.witnesses
+    }
+
     /// Whether the claim holds wherever the assumptions do. What cannot be decided does not.
     fn proves(&mut self, arena: &Arena, assumptions: &[Term], claim: Term) -> bool {
         if arena.as_constant(claim) == Some(1) {
             return true;
         }
-        let exhausted = self.queries >= MOST_QUERIES || self.undecided >= MOST_UNDECIDED;
-        if exhausted || self.refuted(arena, assumptions, claim) {
+        if self.queries >= MOST_QUERIES
+            || self.undecided >= MOST_UNDECIDED
+            || refuted_by_chance(arena, assumptions, claim)
+        {
             return false;
         }
+        // What a witness refutes counts too: how much is tried must not depend on what is known from elsewhere.
         self.queries += 1;
+        if self.refuted(arena, assumptions, claim) {
+            return false;
+        }
         if self.prover.is_none() {
             let Ok(mut prover) = Prover::start() else { return false };
             let _ = prover.set_timeout(QUERY_TIME);
@@ -59,18 +78,19 @@ impl Solver {
         false
     }
 
-    /// Whether values are at hand that the assumptions allow and the claim does not: most wrong claims fall so.
+    /// Whether a witness is at hand that the assumptions allow and the claim does not.
     fn refuted(&self, arena: &Arena, assumptions: &[Term], claim: Term) -> bool {
-        let refutes = |assignment: &Assignment| {
-            let mut evaluator = arena.evaluator(assignment);
-            assumptions.iter().all(|a| evaluator.value(*a) == 1) && evaluator.value(claim) == 0
-        };
-        self.witnesses.iter().any(refutes) || refuted_by_chance(arena, assumptions, claim, refutes)
+        self.witnesses.iter().any(|witness| refutes(arena, assumptions, claim, witness))
     }
 }
 
-/// Whether one of some simple assignments refutes a claim.
-fn refuted_by_chance(arena: &Arena, assumptions: &[Term], claim: Term, refutes: impl Fn(&Assignment) -> bool) -> bool {
+fn refutes(arena: &Arena, assumptions: &[Term], claim: Term, assignment: &Assignment) -> bool {
+    let mut evaluator = arena.evaluator(assignment);
+    assumptions.iter().all(|a| evaluator.value(*a) == 1) && evaluator.value(claim) == 0
+}
+
+/// Whether one of some simple assignments refutes a claim: most wrong claims fall so.
+fn refuted_by_chance(arena: &Arena, assumptions: &[Term], claim: Term) -> bool {
     let roots: Vec<Term> = assumptions.iter().copied().chain([claim]).collect();
     let names: Vec<&str> = arena.variables(&roots).into_iter().filter_map(|v| arena.as_variable(v)).collect();
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
@@ -83,11 +103,17 @@ fn refuted_by_chance(arena: &Arena, assumptions: &[Term], claim: Term, refutes: 
     (0..TRIALS).any(|trial| {
         let mut assignment = Assignment::new();
         for name in &names {
-            // Small numbers meet the conditions that code tests for, others do not collide.
             let value = random();
-            assignment.set(name, u128::from(if trial % 2 == 0 { value % 4 } else { value }));
+            // Small numbers meet the conditions that code tests for, others do not collide.
+            let small = match trial % 4 {
+                0 => true,
+                1 => false,
+                _ => value & 16 != 0,
+            };
+            let value = random();
+            assignment.set(name, u128::from(if small { value % 4 } else { value }));
         }
-        refutes(&assignment)
+        refutes(arena, assumptions, claim, &assignment)
     })
 }
 

@@ -65,6 +65,7 @@ fn span(code: &[u8], numbers: &[(u64, Form, i64, (u8, u8))], refused: &str) -> S
         bits: 32,
         stock: *stock,
         field: Some(*field),
+        chained: false,
     };
     let update = |(offset, ..): &(u64, Form, i64, (u8, u8))| Update {
         offset: *offset,

@@ -28,6 +28,7 @@ pub mod grep;
 pub mod layout;
 pub mod liveness;
 pub mod many;
+pub mod movable;
 pub mod nmi;
 pub mod operation;
 mod parameters;

@@ -10,6 +10,7 @@ use crate::code::{Function, is_relative};
 use crate::entry::{Iv, Proof, Span, Update, Window, to_hex};
 use crate::form::Form;
 use crate::liveness::Liveness;
+use crate::movable::movable;
 use crate::operation::{self, Kind, Operation};
 use crate::update;
 
@@ -238,6 +239,7 @@ fn window(function: &Function, flow: &Flow, first: usize, last: usize, deployed:
             {
                 Some("the function leaves inside it")
             }
+            _ if !movable(&insn.insn) => Some("an instruction of it can run nowhere else"),
             _ => None,
         }
     };

@@ -126,13 +126,7 @@ impl<'a> Variants<'a> {
     fn keep(&mut self, results: Vec<(Option<i128>, Result<Compiled, ConstError>)>) -> Result<(), ConstError> {
         for (value, result) in results {
             let Some(value) = value else { continue };
-            let slot = self.made.entry(value).or_insert_with(|| Ok(Vec::new()));
-            match (result, slot.as_mut()) {
-                (Ok(compiled), Ok(list)) => list.push(compiled),
-                (Err(ConstError::Compile { output, .. }), Ok(_)) => *slot = Err(output),
-                (Err(other), _) => return Err(other),
-                (_, Err(_)) => {}
-            }
+            add(self.made.entry(value).or_insert_with(|| Ok(Vec::new())), result)?;
         }
         Ok(())
     }
@@ -221,6 +215,17 @@ impl<'a> Variants<'a> {
             *list = filter(std::mem::take(list), kept);
         }
     }
+}
+
+/// Adds a unit to those of a value. One that refuses the value is enough: its words stand for all.
+fn add<T>(made: &mut Result<Vec<T>, String>, result: Result<T, ConstError>) -> Result<(), ConstError> {
+    match (result, made.as_mut()) {
+        (Ok(compiled), Ok(list)) => list.push(compiled),
+        (Err(ConstError::Compile { output, .. }), Ok(_)) => *made = Err(output),
+        (Ok(_) | Err(ConstError::Compile { .. }), Err(_)) => {}
+        (Err(other), _) => return Err(other),
+    }
+    Ok(())
 }
 
 fn filter<T>(list: Vec<T>, kept: impl Fn(usize) -> bool) -> Vec<T> {
@@ -332,6 +337,20 @@ mod tests {
         }
         let byte = Evaluation { value: 200, bits: 8, signed: false };
         assert!(sample(200, byte).iter().all(|v| *v <= 255));
+    }
+
+    #[test]
+    fn a_value_that_several_units_refuse_is_refused_once() {
+        let refusal = |output: &str| ConstError::Compile { unit: "a.c".into(), value: Some(5), output: output.into() };
+        let mut made = Ok(vec![1]);
+        add(&mut made, Err(refusal("first"))).unwrap();
+        add(&mut made, Err(refusal("second"))).unwrap();
+        add(&mut made, Ok(2)).unwrap();
+        assert_eq!(made, Err("first".into()));
+        assert!(
+            add(&mut made, Err(ConstError::NoCommand { object: "b.o".into(), output: String::new() })).is_err(),
+            "what is no refusal"
+        );
     }
 
     #[test]

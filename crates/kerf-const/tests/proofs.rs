@@ -191,8 +191,11 @@ fn a_product_of_several_instructions_is_one() {
     assert_eq!(derived(&entry), [Form::Affine { a: 1, b: 0 }]);
     let live = live_entry(&entry, Setting::Value(30), Choice::Cheapest, &Running::default()).unwrap();
     let Change::Detour { instructions } = &live.locations[0].change else { panic!("{:?}", live.locations) };
-    let times = |factor: u8| instructions.iter().filter(|insn| insn.bytes.windows(4).any(|w| w == [factor, 0, 0, 0]));
-    assert_eq!((live.locations.len(), times(30).count(), times(1).count()), (1, 1, 1), "{instructions:?}");
+    let times = |factor: u8| {
+        let holds = |bytes: &[u8]| bytes.windows(4).any(|field| field == [factor, 0, 0, 0]);
+        instructions.iter().filter(|insn| holds(&insn.bytes)).count()
+    };
+    assert_eq!((live.locations.len(), times(30), times(1)), (1, 1, 1), "{instructions:?}");
     let mut wrong = entry.clone();
     wrong.spans[0].iv[1].form = Form::Affine { a: 0, b: 2 };
     wrong.spans[0].iv[1].stock = 2;

@@ -504,8 +504,8 @@ fn a_place_without_a_number_begins_where_none_is() {
         error.to_string()
     };
     assert!(refused(&entry).contains("nothing is known of the code at blk_add_rq_to_plug+0x10"));
-    // push %rbx; mov %rdi, %rbx; push %r12
-    let window = Window { start: 0x10, bytes: "534889fb4154".into(), refused: String::new() };
+    // mov %rdi, %rbx; mov %rsi, %rbp
+    let window = Window { start: 0x10, bytes: "4889fb4889f5".into(), refused: String::new() };
     let begin = crate::entry::Begin { window, frame: Some(8), parameters: Vec::new() };
     entry.safe_spans[0].begin = Some(begin);
     let found = executions(&entry);

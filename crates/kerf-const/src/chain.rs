@@ -2,13 +2,13 @@
 //!
 //! The first of them then multiplies by all of it, and the others by 1: together they do the same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 
 use crate::code::{Function, Insn};
 use crate::operation::{self, Kind};
-use crate::span::accessed;
+use crate::span::{Flow, accessed};
 
 /// From its first instruction to its last a chain is no longer than this: a window has to hold it.
 pub const MOST_GAP: usize = 8;
@@ -35,15 +35,10 @@ struct Multiple {
 
 /// The chains of a function whose factor is a multiple of `stock`, each as short as possible.
 pub fn find(function: &Function, stock: i128) -> Vec<Chain> {
-    let targets: BTreeSet<usize> = function
-        .code
-        .iter()
-        .filter_map(Insn::branch_target)
-        .filter_map(|t| function.code.binary_search_by_key(&t, Insn::offset).ok())
-        .collect();
+    let flow = Flow::new(function);
     let mut walk = Walk { known: HashMap::new(), next: 0, stock, found: BTreeMap::new() };
     for (index, insn) in function.code.iter().enumerate() {
-        if targets.contains(&index) {
+        if flow.targets.contains(&index) {
             walk.known.clear();
         }
         walk.step(index, insn);
@@ -136,19 +131,10 @@ fn between_registers(insn: &Instruction) -> Option<(Register, Register)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code;
-    use kerf_image::Image;
-    use std::process::Command;
+    use crate::code::assembled;
 
     fn chains(text: &str, stock: i128) -> Vec<(Vec<usize>, i128)> {
-        let directory = tempfile::tempdir().unwrap();
-        let (source, object) = (directory.path().join("a.s"), directory.path().join("a.o"));
-        let function = format!(".globl f\n.type f, @function\nf:\n{text}\nret\n.size f, .-f\n");
-        std::fs::write(&source, function).unwrap();
-        let status = Command::new("gcc").arg("-c").arg("-o").args([&object, &source]).status();
-        assert!(status.unwrap().success());
-        let code = code::read(&Image::open(&object).unwrap()).unwrap();
-        find(&code.functions[0], stock).into_iter().map(|chain| (chain.links, chain.factor)).collect()
+        find(&assembled(text), stock).into_iter().map(|chain| (chain.links, chain.factor)).collect()
     }
 
     #[test]

@@ -248,3 +248,15 @@ pub fn field_size(r_type: u32) -> usize {
         _ => 4,
     }
 }
+
+/// A function `f` of the assembler's instructions, with a `ret` behind them.
+#[cfg(test)]
+pub(crate) fn assembled(text: &str) -> Function {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, object) = (directory.path().join("a.s"), directory.path().join("a.o"));
+    let function = format!(".globl f\n.type f, @function\nf:\n{text}\nret\n.size f, .-f\n");
+    std::fs::write(&source, function).unwrap();
+    let status = std::process::Command::new("gcc").arg("-c").arg("-o").args([&object, &source]).status();
+    assert!(status.unwrap().success());
+    read(&Image::open(&object).unwrap()).unwrap().functions.remove(0)
+}

@@ -1,6 +1,6 @@
 //! Instructions that may run at another place: those that the kernel module takes into a detour (`kernel/kerf_form.c`).
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 /// Whether a detour may hold the instruction: arithmetic, moves, shifts, bit operations, conditional moves and sets, direct jumps,
 /// prefetches and NOPs, with the stack pointer only as the base of an address.
@@ -17,17 +17,18 @@ fn is_stack_pointer(insn: &Instruction, operand: u32) -> bool {
 fn ordinary(insn: &Instruction) -> bool {
     use Mnemonic::*;
     let segment = (0..insn.op_count()).any(|n| insn.op_register(n).is_segment_register());
-    match insn.mnemonic() {
-        // Moves to and from an address of 64 bits have an opcode of their own.
-        Mov => !segment && insn.memory_displ_size() != 8 && whole(insn),
-        Add | Adc | Sbb | And | Sub | Xor | Or | Cmp | Test | Lea | Xchg | Movsxd | Movzx | Movsx | Imul | Mul
-        | Div | Idiv | Not | Neg | Inc | Dec | Cbw | Cwde | Cdqe | Cwd | Cdq | Cqo | Nop | Jmp => whole(insn),
-        Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Bt | Bts | Btr | Btc | Bsf | Bsr | Tzcnt
-        | Lzcnt | Bswap | Popcnt | Cmpxchg | Xadd | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw => {
-            whole(insn)
+    whole(insn)
+        && match insn.mnemonic() {
+            // Moves to and from an address of 64 bits have an opcode of their own.
+            Mov => !segment && insn.memory_displ_size() != 8,
+            Add | Adc | Sbb | And | Sub | Xor | Or | Cmp | Test | Lea | Xchg | Movsxd | Movzx | Movsx | Imul | Mul
+            | Div | Idiv | Not | Neg | Inc | Dec | Cbw | Cwde | Cdqe | Cwd | Cdq | Cqo | Nop | Jmp => true,
+            Shl | Sal | Shr | Sar | Rol | Ror | Rcl | Rcr | Shld | Shrd | Bt | Bts | Btr | Btc | Bsf | Bsr | Tzcnt
+            | Lzcnt | Bswap | Popcnt | Cmpxchg | Xadd | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2
+            | Prefetchw => true,
+            // Conditional jumps, sets and moves.
+            _ => insn.condition_code() != ConditionCode::None && !insn.is_loopcc(),
         }
-        _ => whole(insn) && (insn.is_jcc_short_or_near() || sets_or_moves(insn)),
-    }
 }
 
 /// No vector registers, and addresses of 64 bits.
@@ -36,11 +37,6 @@ fn whole(insn: &Instruction) -> bool {
     let operands = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Register && vector(insn.op_register(n)));
     let narrow = [insn.memory_base(), insn.memory_index()].iter().any(|r| r.is_gpr32());
     !operands && !narrow
-}
-
-fn sets_or_moves(insn: &Instruction) -> bool {
-    let name = format!("{:?}", insn.mnemonic());
-    name.starts_with("Set") && insn.op_count() == 1 || name.starts_with("Cmov")
 }
 
 #[cfg(test)]
@@ -85,6 +81,8 @@ mod tests {
             &[0xfa],                   // cli
             &[0x8e, 0xd8],             // mov %eax, %ds
             &[0x67, 0x8b, 0x00],       // mov (%eax), %eax
+            &[0xe2, 0xfe],             // loop
+            &[0xe1, 0xfe],             // loope
         ] {
             let insn = Decoder::new(64, bytes, DecoderOptions::NONE).decode();
             assert!(!of(bytes), "{insn}");

@@ -9,7 +9,7 @@ use crate::align::Slot;
 use crate::analyse::Analysis;
 use crate::analyse::Template;
 use crate::code::{Function, Place};
-use crate::span::accessed;
+use crate::span::{Flow, accessed};
 
 /// Sections whose code no tracer or prober may touch.
 const UNTOUCHABLE: [&str; 4] = [".noinstr.text", ".entry.text", ".kprobes.text", ".irqentry.text"];
@@ -92,6 +92,7 @@ const CLOBBERED: [Register; 9] = [
 ];
 
 fn follow(function: &Function, start: usize, tainted: BTreeSet<Register>) -> Option<String> {
+    let flow = Flow::new(function);
     let mut pending = vec![(start, tainted)];
     let mut seen: BTreeSet<(usize, BTreeSet<Register>)> = BTreeSet::new();
     while let Some((index, mut tainted)) = pending.pop() {
@@ -135,7 +136,7 @@ fn follow(function: &Function, start: usize, tainted: BTreeSet<Register>) -> Opt
             read.remove(&Register::RSP);
             written.remove(&Register::RSP);
         }
-        if let Some(other) = least(function, index) {
+        if let Some(other) = least(function, &flow, index) {
             // What is no greater than a number that is not ours can be used where that number could.
             let target = insn.op0_register().full_register();
             if tainted.contains(&target) != tainted.contains(&other) {
@@ -146,7 +147,7 @@ fn follow(function: &Function, start: usize, tainted: BTreeSet<Register>) -> Opt
         }
         let carries = read.iter().any(|r| tainted.contains(r)) && !uses_memory_load(insn);
         let compares = matches!(insn.mnemonic(), iced_x86::Mnemonic::Cmp | iced_x86::Mnemonic::Test);
-        let conditional = format!("{:?}", insn.mnemonic()).starts_with("Cmov");
+        let conditional = is_conditional_move(insn);
         for r in written {
             if carries && !compares {
                 tainted.insert(r);
@@ -166,7 +167,7 @@ fn follow(function: &Function, start: usize, tainted: BTreeSet<Register>) -> Opt
 }
 
 /// Whether the instruction leaves the least of two registers in the first of them; if so, the second.
-fn least(function: &Function, index: usize) -> Option<Register> {
+fn least(function: &Function, flow: &Flow, index: usize) -> Option<Register> {
     let insn = &function.code.get(index)?.insn;
     let greater = match insn.condition_code() {
         ConditionCode::a | ConditionCode::ae | ConditionCode::g | ConditionCode::ge => true,
@@ -177,10 +178,10 @@ fn least(function: &Function, index: usize) -> Option<Register> {
         let both = insn.op0_kind() == OpKind::Register && insn.op1_kind() == OpKind::Register;
         both.then(|| (insn.op0_register(), insn.op1_register()))
     };
-    let moves = format!("{:?}", insn.mnemonic()).starts_with("Cmov");
-    let (target, source) = registers(insn).filter(|_| moves)?;
-    // The comparison lies right before it, but for what changes neither flags nor the two registers.
-    for before in function.code[..index].iter().rev().map(|i| &i.insn) {
+    let (target, source) = registers(insn).filter(|_| is_conditional_move(insn))?;
+    // The comparison lies right before it, but for what changes neither flags nor the two registers, and nobody comes from elsewhere.
+    for at in (0..index).rev().take_while(|at| !flow.targets.contains(&(at + 1))) {
+        let before = &function.code[at].insn;
         if before.mnemonic() == iced_x86::Mnemonic::Cmp {
             let compared = if greater { (target, source) } else { (source, target) };
             return (registers(before)? == compared).then(|| source.full_register());
@@ -192,6 +193,11 @@ fn least(function: &Function, index: usize) -> Option<Register> {
         }
     }
     None
+}
+
+/// Of what depends on a condition only these have two operands.
+fn is_conditional_move(insn: &iced_x86::Instruction) -> bool {
+    insn.condition_code() != ConditionCode::None && insn.op_count() == 2
 }
 
 fn uses_memory_load(insn: &iced_x86::Instruction) -> bool {
@@ -234,22 +240,14 @@ fn size_argument(callee: &str) -> Option<Register> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code;
+    use crate::code::assembled;
     use crate::form::Form;
     use std::collections::BTreeMap;
-    use std::process::Command;
 
     /// What is said of the number that the first `mov` of a function puts into a register.
     fn said(text: &str) -> Option<String> {
-        let directory = tempfile::tempdir().unwrap();
-        let (source, object) = (directory.path().join("a.s"), directory.path().join("a.o"));
-        let function = format!(".globl f\n.type f, @function\nf:\n{text}\nret\n.size f, .-f\n");
-        std::fs::write(&source, function).unwrap();
-        let status = Command::new("gcc").arg("-c").arg("-o").args([&object, &source]).status();
-        assert!(status.unwrap().success());
-        let mut code = code::read(&Image::open(&object).unwrap()).unwrap();
         let numbers = BTreeMap::from([((0, Slot::Immediate), Form::Affine { a: 1, b: 0 })]);
-        let (function, unexplained, chains) = (code.functions.remove(0), BTreeMap::new(), Vec::new());
+        let (function, unexplained, chains) = (assembled(text), BTreeMap::new(), Vec::new());
         reaches(&Template { unit: 0, function, numbers, unexplained, chains })
     }
 
@@ -276,6 +274,8 @@ mod tests {
             "cmp %ecx, %ebx\nadd $1, %ecx\ncmova %ecx, %ebx",
             "cmp %bl, %cl\ncmovbe %ecx, %ebx",
             "cmp %ebx, %ecx\ncmove %ecx, %ebx",
+            // Who jumps to the move has compared something else.
+            "test %esi, %esi\njz 1f\ncmp %ebx, %ecx\n1: cmovbe %ecx, %ebx",
         ] {
             assert!(indexed(other).is_some(), "{other}");
         }

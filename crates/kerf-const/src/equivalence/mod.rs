@@ -104,7 +104,7 @@ pub struct Refusal {
     frames: Frames,
     /// Whether what the compiler says of the calls was known.
     listed: bool,
-    /// The numbers that the template had.
+    /// The numbers that the templates had, of the function and of what was moved out of it.
     numbers: Vec<(Number, Option<i64>)>,
 }
 
@@ -119,14 +119,18 @@ pub fn comparison<'a>(
         let numbers = numbers_of(&analysis.templates, template.unit, value);
         let base = &variants.base()[template.unit].code;
         let walk = |calls: &Calls, frames| {
-            let numbers_now = template.numbers.keys().map(|n| (*n, numbers(&template.function.name, *n))).collect();
+            let held = |t: &Template| -> Vec<_> { t.numbers.keys().map(|n| (*n, t.number(*n, value))).collect() };
+            let together = analysis
+                .templates
+                .iter()
+                .filter(|t| t.unit == template.unit && entry_of(&t.function.name) == entry_of(&template.function.name));
             let refusal = Refusal {
                 unit: template.unit,
                 function: variant.name.clone(),
                 value,
                 frames,
                 listed: !calls.is_empty(),
-                numbers: numbers_now,
+                numbers: together.flat_map(held).collect(),
             };
             // What could not be shown once is not tried again: with less effort, or other operations elsewhere, it was the same question.
             if let Some(why) = variants.refused(&refusal) {
@@ -159,6 +163,11 @@ pub fn comparison<'a>(
     }
 }
 
+/// A part that was moved out of a function has no entry of its own: the whole is compared.
+fn entry_of(name: &str) -> &str {
+    name.strip_suffix(".cold").unwrap_or(name)
+}
+
 /// Proves that a function of the first, with other numbers in it, does the same as that of the second; else says where
 /// they part.
 fn compare(
@@ -170,8 +179,7 @@ fn compare(
     (frames, witnesses): (Frames, &mut Witnesses),
 ) -> Result<(), String> {
     let (mut linker, mut arena) = (Linker::default(), Arena::new());
-    // A part that was moved out of a function has no entry of its own: the whole is compared.
-    let name = name.strip_suffix(".cold").unwrap_or(name);
+    let name = entry_of(name);
     let mut ours = link::link(base, name, numbers, &mut linker, &mut arena)?;
     ours.attach_calls(base, name, calls);
     let theirs = link::link(variant, name, &|_, _| None, &mut linker, &mut arena)?;

@@ -206,8 +206,12 @@ impl<'a> Program<'a> {
             }
             let patched = !self.sites.overlapping(insn.ip()..insn.next_ip()).is_empty();
             let plain = insn.flow_control() == FlowControl::Next && !function.roles.contains_key(&end);
-            let plain = plain && crate::movable::movable(insn);
-            if patched || !plain || self.edges.contains_key(&end) || holds_address(insn) {
+            if patched
+                || !plain
+                || !crate::movable::movable(insn)
+                || self.edges.contains_key(&end)
+                || holds_address(insn)
+            {
                 return Err(format!("the instruction at {} cannot be moved", place(end)));
             }
             end = insn.next_ip();

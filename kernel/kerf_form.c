@@ -174,15 +174,22 @@ static bool substituted(const struct insn *a, const struct insn *b)
 {
 	bool same_width = !REX_W(a) == !REX_W(b) && !a->prefixes.nbytes && !b->prefixes.nbytes;
 
+	/* imul s, r */
+	if (two_byte(a) && op2(a) == 0xaf && MOD(a) == 3 && one_byte(b) && op(b) == 0x69 && MOD(b) == 3 && same_width)
+		return reg_reg(a) == reg_reg(b) && (rm_reg(b) == reg_reg(a) || rm_reg(b) == rm_reg(a));
 	if (!one_byte(a) || !one_byte(b) || !same_width)
 		return false;
 	if (op(b) == 0x69 && MOD(b) == 3) {
 		if ((op(a) == 0xc1 || op(a) == 0xd1) && REG(a) == 4)		/* shl $n, r */
 			return rm_reg(a) >= 0 && rm_reg(a) == reg_reg(b) && rm_reg(a) == rm_reg(b);
 		if (op(a) == 0x01 || op(a) == 0x29)				/* add s, r; sub s, r */
-			return rm_reg(a) >= 0 && rm_reg(a) == reg_reg(b) && rm_reg(a) == rm_reg(b);
+			return rm_reg(a) >= 0 && rm_reg(a) == reg_reg(b) &&
+			       (rm_reg(b) == rm_reg(a) || rm_reg(b) == reg_reg(a));
 		if (op(a) == 0x03 || op(a) == 0x2b)
-			return MOD(a) == 3 && reg_reg(a) == reg_reg(b) && reg_reg(a) == rm_reg(b);
+			return MOD(a) == 3 && reg_reg(a) == reg_reg(b) &&
+			       (rm_reg(b) == reg_reg(a) || rm_reg(b) == rm_reg(a));
+		if (op(a) == 0xf7 && REG(a) == 4)				/* mul s, into rdx */
+			return rm_reg(a) >= 0 && reg_reg(b) == RDX && (rm_reg(b) == RAX || rm_reg(b) == rm_reg(a));
 		if (op(a) == 0x89)						/* mov s, r */
 			return rm_reg(a) == reg_reg(b) && reg_reg(a) == rm_reg(b);
 		if (op(a) == 0x8b)

@@ -12,6 +12,8 @@
 #define MOD(i) ((i)->modrm.bytes[0] >> 6)
 #define REG(i) (((i)->modrm.bytes[0] >> 3) & 7)
 #define RM(i) ((i)->modrm.bytes[0] & 7)
+#define RAX 0
+#define RDX 2
 #define RSP 4
 
 static inline u8 op(const struct insn *i)

@@ -8,9 +8,6 @@
 #include "kerf_insn.h"
 #include "kerf_lookup.h"
 
-#define RAX 0
-#define RDX 2
-
 struct sequence {
 	const u8 *at, *end;
 	bool wide;				/* the stock instruction's operand size: 64 bits, else 32 */

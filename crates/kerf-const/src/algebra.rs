@@ -32,8 +32,8 @@ pub fn assignment(insn: &Instruction, immediate: Option<&str>, displacement: Opt
 }
 
 /// A multiplication or division that an instruction stands for, with its factor and addend as texts.
-pub fn operation(insn: &Instruction, factor: &str, addend: Option<&str>) -> String {
-    let Some(operation) = crate::operation::placed(insn) else { return assignment(insn, None, None) };
+pub fn operation(insn: &Instruction, slot: crate::align::Slot, factor: &str, addend: Option<&str>) -> String {
+    let Some(operation) = crate::operation::placed(insn, slot) else { return assignment(insn, None, None) };
     let (target, source) = (register(operation.target), register(operation.source));
     match operation.kind {
         crate::operation::Kind::Divide => format!("{target} ← ⌊{source} / {factor}⌋"),

@@ -17,6 +17,15 @@ pub enum Slot {
     Displacement,
     /// What the instruction multiplies or divides by ([`crate::operation`]): no field of its own holds it.
     Factor,
+    /// The same, where the instruction has two registers and the second is the one that is multiplied.
+    Second,
+}
+
+impl Slot {
+    /// Whether it is what an instruction multiplies or divides by.
+    pub fn is_factor(self) -> bool {
+        matches!(self, Slot::Factor | Slot::Second)
+    }
 }
 
 /// What an instruction does, apart from numbers in it.
@@ -120,7 +129,7 @@ pub fn numbers(insn: &Insn) -> Vec<(Slot, i64)> {
 /// One number of an instruction, or what it multiplies or divides by.
 pub fn number(insn: &Insn, slot: Slot) -> Option<i64> {
     match slot {
-        Slot::Factor => crate::operation::placed(&insn.insn).map(|o| o.factor),
+        Slot::Factor | Slot::Second => crate::operation::placed(&insn.insn, slot).map(|o| o.factor),
         _ => numbers(insn).into_iter().find(|(s, _)| *s == slot).map(|(_, n)| n),
     }
 }
@@ -144,7 +153,7 @@ pub fn slot_bits(i: &Instruction, slot: Slot) -> u32 {
     match slot {
         Slot::Displacement if i.mnemonic() == Mnemonic::Lea => i.op0_register().size() as u32 * 8,
         Slot::Displacement => 64,
-        Slot::Factor => i.op0_register().size() as u32 * 8,
+        Slot::Factor | Slot::Second => i.op0_register().size() as u32 * 8,
         Slot::Immediate => {
             let shift = matches!(
                 i.mnemonic(),

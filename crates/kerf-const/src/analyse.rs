@@ -39,17 +39,22 @@ impl Template {
         self.function.code.get(index).map_or(64, |i| align::slot_bits(&i.insn, slot))
     }
 
+    /// The number that is an instruction's factor, if it has one.
+    pub fn factor(&self, index: usize) -> Option<Number> {
+        [(index, Slot::Factor), (index, Slot::Second)].into_iter().find(|number| self.numbers.contains_key(number))
+    }
+
     /// Whether the factors of both instructions belong to one chain.
     pub fn chained(&self, a: usize, b: usize) -> bool {
         self.chains.iter().any(|chain| {
-            let all = chain.iter().all(|link| self.numbers.contains_key(&(*link, Slot::Factor)));
+            let all = chain.iter().all(|link| self.factor(*link).is_some());
             all && chain.contains(&a) && chain.contains(&b)
         })
     }
 
     /// Whether an instruction of it stands for a multiplication or division by V.
     pub fn has_operations(&self) -> bool {
-        self.numbers.keys().any(|n| n.1 == Slot::Factor)
+        self.numbers.keys().any(|n| n.1.is_factor())
     }
 
     /// Refuses a value for which an instruction would get a number that it takes for another one.
@@ -76,7 +81,7 @@ impl Template {
         let changed: BTreeMap<Number, (i64, i64)> =
             difference.numbers.iter().map(|c| ((c.index, c.slot), (c.base, c.variant))).collect();
         for number in self.numbers.keys().chain(changed.keys()) {
-            if number.1 == Slot::Factor {
+            if number.1.is_factor() {
                 return Err(format!("{}+{:#x}: an operation of another shape", self.function.name, at(number.0)));
             }
             let (Some(stock), bits) = (align::number(&code[number.0], number.1), self.bits(*number)) else {
@@ -227,7 +232,7 @@ fn fit_function(
 /// Operations by a multiple of V: instructions that most other values do not keep as they are, and whose factor (and addend) is a
 /// multiple of the deployed value. Whether they are what they look like is for the comparison with the variants to say.
 ///
-/// With them the chains of several, of which the first has the whole factor and the others 1.
+/// With them the chains of several, of which one has the whole factor and the others 1.
 fn operations(
     function: &Function,
     seen: &[(i128, Difference)],
@@ -259,13 +264,14 @@ fn operations(
     }
     let mut chains = Vec::new();
     for chain in chain::find(function, stock) {
-        let free = chain.links.iter().all(|link| !found.contains_key(&(*link, Slot::Factor)));
-        let Some((first, rest)) = chain.links.split_first().filter(|_| free && !mostly_kept(&chain.links)) else {
+        let indexes: Vec<usize> = chain.links.iter().map(|link| link.0).collect();
+        let taken = |index: &usize| found.keys().any(|number: &Number| number.0 == *index);
+        if indexes.iter().any(taken) || mostly_kept(&indexes) {
             continue;
-        };
-        found.insert((*first, Slot::Factor), Form::Affine { a: chain.factor / stock, b: 0 });
-        found.extend(rest.iter().map(|link| ((*link, Slot::Factor), Form::ONE)));
-        chains.push(chain.links);
+        }
+        found.extend(chain.links.iter().map(|link| (*link, Form::ONE)));
+        found.insert(chain.whole, Form::Affine { a: chain.factor / stock, b: 0 });
+        chains.push(indexes);
     }
     (found, chains)
 }

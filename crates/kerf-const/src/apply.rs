@@ -280,7 +280,7 @@ pub fn immediate_range(entry: &Entry, span: &Span) -> Option<(i128, i128)> {
         good
     };
     let end = |limit: i128| if fits(limit) { limit } else { last(entry.value, limit) };
-    if span.iv.iter().any(|iv| iv.slot == SlotName::Factor) {
+    if span.iv.iter().any(|iv| iv.slot.is_factor()) {
         // Only single values far apart fit a shift.
         return fits(entry.value).then_some((entry.value, entry.value));
     }
@@ -330,7 +330,7 @@ impl Number<'_> {
         if self.iv.slot == SlotName::Displacement && self.insn.mnemonic() != Mnemonic::Lea {
             return None;
         }
-        if self.iv.slot == SlotName::Factor {
+        if self.iv.slot.is_factor() {
             // The shift itself can multiply or divide by powers of two.
             let count = u64::try_from(self.want).ok().filter(|n| n.is_power_of_two())?.trailing_zeros();
             return (size == 1 && (1..self.iv.bits).contains(&count)).then(|| (usize::from(at), vec![count as u8]));
@@ -343,7 +343,7 @@ impl Number<'_> {
 
     fn misfit(&self) -> String {
         match self.iv.field {
-            Some(_) if self.iv.slot == SlotName::Factor => {
+            Some(_) if self.iv.slot.is_factor() => {
                 format!("the shift at {}+{:#x} cannot stand for {}", self.span.function, self.iv.offset, self.want)
             }
             Some((_, size)) => format!(

@@ -133,6 +133,7 @@ fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
     }
     let looked_at = used.first().is_some_and(|(unit, _)| unit.may_decide_layout());
     let units = job.choose_image(used);
+    let units = emitting(input, units)?;
     // A type of one unit alone may follow from it although the first unit uses it in statements only.
     for unit in units.iter().filter(|_| !looked_at) {
         if let Some(changed) = job.layout(unit)? {
@@ -141,6 +142,17 @@ fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
         }
     }
     job.build(units)
+}
+
+/// The units whose code has to do with the site; the first at least.
+fn emitting(input: &Input, units: Vec<Unit>) -> Result<Vec<Unit>, ConstError> {
+    if units.len() < 2 {
+        return Ok(units);
+    }
+    let emits = in_parallel(units.len(), |n| units[n].emits(input.tree)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let any = emits.contains(&true);
+    let kept = |(n, unit): (usize, Unit)| (emits[n] || !any && n == 0).then_some(unit);
+    Ok(units.into_iter().enumerate().filter_map(kept).collect())
 }
 
 /// The unit of a candidate, if it uses the site.
@@ -373,8 +385,10 @@ impl Job<'_> {
         {
             return Ok(entry);
         }
-        if let Some((template, number)) =
-            analysis.templates.iter().find_map(|t| t.unexplained.keys().next().map(|n| (t, *n)))
+        // A number that follows from V in no known way may not matter: what is divided by V needs no inverse of it.
+        if verdicts.values().all(Result::is_err)
+            && let Some((template, number)) =
+                analysis.templates.iter().find_map(|t| t.unexplained.keys().next().map(|n| (t, *n)))
         {
             let insn = &template.function.code[number.0];
             let points: Vec<String> =

@@ -1,11 +1,16 @@
-//! Multiplications by V that the compiler spread over several instructions: `lea (x,x,4), y; add y, y` is `y ← 10x`.
+//! Multiplications and divisions by V that the compiler spread over several instructions.
 //!
-//! The first of them then multiplies by all of it, and the others by 1: together they do the same.
+//! `lea (x,x,4), y; add y, y` is `y ← 10x`: the first of them then multiplies by all of it, and the other by 1. `mul x; shr $9, rdx` with
+//! the right number in rax is `rdx ← ⌊x / 750⌋`: the multiplication then leaves x, and the shift divides it. Together they do the same.
 
 use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 
+use kerf_semantics::{Arena, Overrides, State, Undefined, step};
+
+use crate::align::Slot;
+use crate::analyse::Number;
 use crate::code::{Function, Insn};
 use crate::operation::{self, Kind};
 use crate::span::{Flow, accessed};
@@ -13,12 +18,17 @@ use crate::span::{Flow, accessed};
 /// From its first instruction to its last a chain is no longer than this: a window has to hold it.
 pub const MOST_GAP: usize = 8;
 
-/// Instructions that multiply together.
+/// Instructions before a chain that are executed with it, for what they say of its operands.
+const MOST_BEFORE: usize = 6;
+
+/// Instructions that multiply or divide together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// Their indexes; the first reads what is multiplied, and each of the others what the one before has left.
-    pub links: Vec<usize>,
-    /// What they multiply by.
+    /// Their factors, in the order of the instructions.
+    pub links: Vec<Number>,
+    /// The one that gets the whole factor or divisor; the others get 1.
+    pub whole: Number,
+    /// What they multiply or divide by.
     pub factor: i128,
 }
 
@@ -36,7 +46,8 @@ struct Multiple {
 /// The chains of a function whose factor is a multiple of `stock`, each as short as possible.
 pub fn find(function: &Function, stock: i128) -> Vec<Chain> {
     let flow = Flow::new(function);
-    let mut walk = Walk { known: HashMap::new(), next: 0, stock, found: BTreeMap::new() };
+    let found = divisions(function, &flow, stock);
+    let mut walk = Walk { known: HashMap::new(), next: 0, stock, found };
     for (index, insn) in function.code.iter().enumerate() {
         if flow.targets.contains(&index) {
             walk.known.clear();
@@ -44,6 +55,104 @@ pub fn find(function: &Function, stock: i128) -> Vec<Chain> {
         walk.step(index, insn);
     }
     walk.found.into_values().collect()
+}
+
+/// Divisions by `stock`, by the index of the shift that each ends with.
+fn divisions(function: &Function, flow: &Flow, stock: i128) -> BTreeMap<usize, Chain> {
+    let plain = |insn: &Insn| insn.references.is_empty() && !insn.patched && !insn.rewritten;
+    let divides = |insn: &Insn| plain(insn) && operation::of(&insn.insn).is_some_and(|o| o.kind == Kind::Divide);
+    let multiplies = |insn: &Insn| plain(insn) && matches!(insn.insn.mnemonic(), Mnemonic::Mul | Mnemonic::Imul);
+    let mut found = BTreeMap::new();
+    if stock < 2 {
+        return found;
+    }
+    for (last, shift) in function.code.iter().enumerate().filter(|(_, insn)| divides(insn)) {
+        let before = function.code[..last].iter().enumerate().rev().take(MOST_GAP);
+        let Some(product) = before.clone().find(|(_, insn)| multiplies(insn)).map(|(n, _)| n) else { continue };
+        // An even divisor may have been divided by a power of two first.
+        let halved = before.skip_while(|(n, _)| *n >= product).find(|(_, insn)| divides(insn)).map(|(n, _)| n);
+        let ways = [Slot::Factor, Slot::Second].into_iter().flat_map(|slot| [(slot, None), (slot, halved)]);
+        let links = |(slot, halved): (Slot, Option<usize>)| -> Vec<Number> {
+            let first = halved.map(|n| (n, Slot::Factor));
+            first.into_iter().chain([(product, slot), (last, Slot::Factor)]).collect()
+        };
+        let whole = (last, Slot::Factor);
+        let chains = ways.map(|way| Chain { links: links(way), whole, factor: stock });
+        let target = shift.insn.op0_register().full_register();
+        if let Some(chain) = chains.into_iter().find(|chain| divides_together(function, flow, chain, target)) {
+            found.insert(last, chain);
+        }
+    }
+    found
+}
+
+/// Whether the links leave in a register what they leave as deployed, by the rules of arithmetic alone.
+fn divides_together(function: &Function, flow: &Flow, chain: &Chain, target: Register) -> bool {
+    let (Some(first), Some(last)) = (chain.links.first(), chain.links.last()) else { return false };
+    let inside = first.0 + 1..=last.0;
+    let leaves = |n: usize| function.code[n].insn.flow_control() != FlowControl::Next;
+    if inside.clone().any(|n| flow.targets.contains(&n)) || inside.clone().any(|n| leaves(n - 1)) {
+        return false;
+    }
+    let number = |number: Number| {
+        let link = chain.links.contains(&number);
+        link.then(|| if number == chain.whole { chain.factor as i64 } else { 1 })
+    };
+    let mut arena = Arena::new();
+    let states = both(&mut arena, function, first.0..=last.0, &number);
+    states.is_some_and(|[deployed, meant]| deployed.gpr[target.number()] == meant.gpr[target.number()])
+}
+
+/// Executes the instructions from the first link of chains to the last, as deployed and with numbers in the place of factors, and the
+/// instructions before them that are always executed with them.
+pub fn both(
+    arena: &mut Arena,
+    function: &Function,
+    links: std::ops::RangeInclusive<usize>,
+    number: &dyn Fn(Number) -> Option<i64>,
+) -> Option<[State; 2]> {
+    let mut state = State::symbolic(arena);
+    state.undefined = Undefined::Named("chain".into());
+    for insn in before(function, *links.start()) {
+        // What cannot be executed is forgotten with all before it.
+        if step(arena, &mut state, &insn.insn, &Overrides::new()).is_err() {
+            state = State::symbolic(arena);
+            state.undefined = Undefined::Named("chain".into());
+        }
+    }
+    let (mut deployed, mut meant) = (state.clone(), state);
+    for index in links {
+        let insn = &function.code.get(index)?.insn;
+        step(arena, &mut deployed, insn, &Overrides::new()).ok()?;
+        let slots = [Slot::Factor, Slot::Second].into_iter();
+        match slots.filter_map(|slot| Some((slot, number((index, slot))?))).next() {
+            Some((slot, factor)) => {
+                let operation = operation::placed(insn, slot)?;
+                let addend = number((index, Slot::Displacement)).unwrap_or(operation.addend);
+                let [factor, addend] = [factor, addend].map(|n| arena.constant(n as u64 as u128, 64));
+                operation.execute(arena, &mut meant, factor, addend)?;
+            }
+            None => {
+                step(arena, &mut meant, insn, &Overrides::new()).ok()?;
+            }
+        }
+    }
+    Some([deployed, meant])
+}
+
+/// Instructions right before one, behind the last branch or way in.
+fn before(function: &Function, index: usize) -> &[Insn] {
+    let ways_in: Vec<u64> = function.code.iter().filter_map(Insn::branch_target).collect();
+    let mut start = index;
+    while start > 0 && index - start < MOST_BEFORE {
+        let (here, previous) = (&function.code[start], &function.code[start - 1]);
+        let plain = previous.insn.flow_control() == FlowControl::Next && !previous.patched && !previous.rewritten;
+        if !plain || !previous.references.is_empty() || ways_in.contains(&here.offset()) {
+            break;
+        }
+        start -= 1;
+    }
+    &function.code[start..index]
 }
 
 struct Walk {
@@ -77,7 +186,8 @@ impl Walk {
         let first = result.links.first().copied().unwrap_or(index);
         if result.factor >= self.stock && result.factor % self.stock == 0 && self.stock > 1 {
             if result.links.len() > 1 && index - first <= MOST_GAP {
-                self.found.insert(index, Chain { links: result.links, factor: result.factor });
+                let links: Vec<Number> = result.links.iter().map(|link| (*link, Slot::Factor)).collect();
+                self.found.insert(index, Chain { whole: links[0], links, factor: result.factor });
             }
             // What follows multiplies the product by something else.
             return;
@@ -134,7 +244,25 @@ mod tests {
     use crate::code::assembled;
 
     fn chains(text: &str, stock: i128) -> Vec<(Vec<usize>, i128)> {
-        find(&assembled(text), stock).into_iter().map(|chain| (chain.links, chain.factor)).collect()
+        let indexes = |chain: &Chain| chain.links.iter().map(|link| link.0).collect();
+        find(&assembled(text), stock).iter().map(|chain| (indexes(chain), chain.factor)).collect()
+    }
+
+    #[test]
+    fn divisions_by_the_inverse_are_found() {
+        // As gcc divides rdx by 750, rdi by 1000 (by 8 first), a 32-bit number by 100, and by 7 with one bit more than there are.
+        let long = "movabs $0xaec33e1f671529a5, %rax\nmul %rdx\nmov %rdx, %rbx\nshr $9, %rbx";
+        assert_eq!(chains(long, 750), [(vec![1, 3], 750)]);
+        let halved = "mov %rdi, %rax\nmovabs $0x20c49ba5e353f7cf, %rdx\nshr $3, %rax\nmul %rdx\nshr $4, %rdx";
+        assert_eq!(chains(halved, 1000), [(vec![2, 3, 4], 1000)]);
+        let short = "mov %edi, %eax\nimul $0x51eb851f, %rax, %rax\nshr $37, %rax";
+        assert_eq!(chains(short, 100), [(vec![1, 2], 100)]);
+        let wide = "mov %edi, %eax\nmov $0xcccccccd, %edx\nimul %rdx, %rax\nshr $35, %rax";
+        assert_eq!(chains(wide, 10), [(vec![2, 3], 10)]);
+        for (text, stock) in [(long, 751), (short, 10), (wide, 5), ("imul $0x51eb851f, %rax, %rax\nshr $37, %rax", 100)]
+        {
+            assert_eq!(chains(text, stock), [], "{text} by {stock}");
+        }
     }
 
     #[test]

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 
 use self::kept::Outcome;
 use self::marks::{
-    BEGIN, END, declarations_before, mark_in_string, marks_only_in_statements, substitute, without_line_marks,
+    BEGIN, END, PROBE, declarations_before, mark_in_string, marks_only_in_statements, probed, substitute,
+    without_line_marks,
 };
 use crate::error::ConstError;
 use crate::site::{Site, parse_integer};
@@ -151,6 +152,21 @@ impl Unit {
         match &self.form {
             Form::Marked(text) => !marks_only_in_statements(text),
             Form::PerValue => true,
+        }
+    }
+
+    /// Whether code that the compiler makes of this unit depends on the site. Most units that include a header use nothing of it: asked
+    /// with a variable in the place of the site, the compiler leaves that out. True where that cannot be asked.
+    ///
+    /// # Errors
+    /// The compiler cannot be started, or its object not be read.
+    pub fn emits(&self, tree: &Tree) -> Result<bool, ConstError> {
+        let Form::Marked(text) = &self.form else { return Ok(true) };
+        match self.compile_text(tree, &probed(text), None, false) {
+            Ok(object) => Ok(refers_to_probe(&kerf_image::Image::parse(&self.name, object)?)),
+            // What has to be constant: an initial value, a size, a case.
+            Err(ConstError::Compile { .. }) => Ok(true),
+            Err(other) => Err(other),
         }
     }
 
@@ -304,6 +320,12 @@ impl Unit {
     }
 }
 
+/// Whether anything in an object refers to the variable of [`probed`].
+fn refers_to_probe(object: &kerf_image::Image) -> bool {
+    let refers = |section| object.relocations(section).iter().any(|r| &*r.symbol == PROBE);
+    (0..object.sections().len()).any(refers)
+}
+
 /// The value and type of a text that is one integer literal, perhaps in parentheses.
 fn literal(text: &str) -> Option<Evaluation> {
     let text = text.trim().trim_start_matches('(').trim_end_matches(')').trim();
@@ -353,6 +375,24 @@ fn constant_returned(object: &[u8], name: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whether code refers to the probe in the place of `@`; `None` where the compiler refuses it.
+    fn emitted(text: &str) -> Option<bool> {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, object) = (directory.path().join("a.i"), directory.path().join("a.o"));
+        fs::write(&source, probed(&text.replace('@', &format!("{BEGIN} (3U) {END}")))).unwrap();
+        let output = Command::new("gcc").args(["-O2", "-w", "-c", "-o"]).args([&object, &source]).output().unwrap();
+        output.status.success().then(|| refers_to_probe(&kerf_image::Image::open(&object).unwrap()))
+    }
+
+    #[test]
+    fn only_what_the_compiler_makes_code_of_is_emitted() {
+        assert_eq!(emitted("static inline int f(int x) { return x > @; } int g(int x) { return f(x); }"), Some(true));
+        assert_eq!(emitted("static inline int f(int x) { return x > @; } int g(int x) { return x; }"), Some(false));
+        assert_eq!(emitted("int g(int x) { if (0 && x > @) return 1; return 2; }"), Some(false));
+        assert_eq!(emitted("static int limit = @; int g(void) { return limit; }"), None);
+        assert_eq!(emitted("struct s { int x[@]; }; int g(struct s *s) { return s->x[1]; }"), None);
+    }
 
     #[test]
     fn literals_have_the_type_that_c_gives_them() {

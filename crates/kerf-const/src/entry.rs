@@ -115,6 +115,15 @@ pub enum SlotName {
     Displacement,
     /// What the instruction multiplies or divides by.
     Factor,
+    /// The same, of the second of two registers.
+    Second,
+}
+
+impl SlotName {
+    /// Whether it is what an instruction multiplies or divides by.
+    pub fn is_factor(self) -> bool {
+        Slot::from(self).is_factor()
+    }
 }
 
 impl From<SlotName> for Slot {
@@ -123,6 +132,7 @@ impl From<SlotName> for Slot {
             SlotName::Immediate => Slot::Immediate,
             SlotName::Displacement => Slot::Displacement,
             SlotName::Factor => Slot::Factor,
+            SlotName::Second => Slot::Second,
         }
     }
 }
@@ -133,6 +143,7 @@ impl From<Slot> for SlotName {
             Slot::Immediate => SlotName::Immediate,
             Slot::Displacement => SlotName::Displacement,
             Slot::Factor => SlotName::Factor,
+            Slot::Second => SlotName::Second,
         }
     }
 }

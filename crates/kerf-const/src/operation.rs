@@ -5,6 +5,8 @@
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use kerf_semantics::{Arena, Flag, State, Term};
 
+use crate::align::Slot;
+
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -80,18 +82,28 @@ pub fn of(insn: &Instruction) -> Option<Operation> {
     }
 }
 
-/// The same, or what an instruction in a chain of them can be made into: an addition or subtraction of another register has a multiple
-/// of 1 in its place. What such an instruction itself does is no operation.
-pub fn placed(insn: &Instruction) -> Option<Operation> {
-    of(insn).or_else(|| combined(insn))
+/// The same, or what an instruction in a chain of them can be made into: a multiple of one of its registers ([`Slot::Factor`]: the first
+/// that it reads, [`Slot::Second`]: the second) in the place of what it makes of both. What such an instruction itself does is no operation.
+pub fn placed(insn: &Instruction, slot: Slot) -> Option<Operation> {
+    of(insn).filter(|_| slot == Slot::Factor).or_else(|| combined(insn, slot))
 }
 
-fn combined(insn: &Instruction) -> Option<Operation> {
-    let both = insn.op_count() == 2 && (0..2).all(|n| insn.op_kind(n) == OpKind::Register);
-    let (target, other) = both.then(|| (insn.op0_register(), insn.op1_register()))?;
-    let wide = (target.is_gpr32() && other.is_gpr32()) || (target.is_gpr64() && other.is_gpr64());
-    let combines = matches!(insn.mnemonic(), Mnemonic::Add | Mnemonic::Sub) && wide && target != other;
-    combines.then_some(Operation { kind: Kind::Multiply, target, source: target, factor: 1, addend: 0 })
+fn combined(insn: &Instruction, slot: Slot) -> Option<Operation> {
+    let register = |n: u32| {
+        let register = (insn.op_count() > n && insn.op_kind(n) == OpKind::Register).then(|| insn.op_register(n))?;
+        (register.is_gpr32() || register.is_gpr64()).then_some(register)
+    };
+    let first = register(0)?;
+    let (target, sources) = match (insn.mnemonic(), insn.op_count()) {
+        (Mnemonic::Add | Mnemonic::Sub | Mnemonic::Imul, 2) => (first, [Some(first), register(1)]),
+        (Mnemonic::Imul, 3) => (first, [register(1), None]),
+        // The upper half of the product is in rdx.
+        (Mnemonic::Mul, 1) if first.is_gpr64() => (Register::RDX, [Some(Register::RAX), Some(first)]),
+        (Mnemonic::Mul, 1) => (Register::EDX, [Some(Register::EAX), Some(first)]),
+        _ => return None,
+    };
+    let source = if slot == Slot::Second { sources[1] } else { sources[0] };
+    Some(Operation { kind: Kind::Multiply, target, source: source?, factor: 1, addend: 0 })
 }
 
 /// `lea d(, x, s)` and `lea d(x, x, s)`.

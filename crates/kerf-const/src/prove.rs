@@ -9,6 +9,7 @@ use kerf_semantics::{Arena, Flag, Overrides, Prover, State, Term, Verdict, nativ
 use crate::align::{self, Slot};
 use crate::analyse::{Number, Template};
 use crate::apply::encode;
+use crate::chain;
 use crate::entry::{Interval, Span};
 use crate::form::{self, Form};
 use crate::liveness::Liveness;
@@ -70,14 +71,14 @@ impl Proofs {
 
     fn holds(&mut self, claim: &Claim, span: &Span) -> bool {
         // At the deployed value the template has to be the deployed code.
-        let reproduces = claim.numbers.iter().filter(|n| !claim.chained || n.1 != Slot::Factor).all(|n| {
+        let reproduces = claim.numbers.iter().filter(|n| !claim.chained || !n.1.is_factor()).all(|n| {
             let deployed = align::number(&claim.template.function.code[n.0], n.1);
             let bits = claim.template.bits(*n);
             deployed.map(|d| form::wrap(d.into(), bits)) == claim.template.number(*n, self.stock)
         });
         let proved = match claim.numbers {
-            [number] if number.1 != Slot::Factor => self.update_equals_template(claim, *number, span),
-            numbers if numbers.iter().any(|n| n.1 == Slot::Factor) => self.operation_holds(claim, span),
+            [number] if !number.1.is_factor() => self.update_equals_template(claim, *number, span),
+            numbers if numbers.iter().any(|n| n.1.is_factor()) => self.operation_holds(claim, span),
             _ => None,
         };
         reproduces && proved == Some(true)
@@ -124,7 +125,8 @@ impl Proofs {
     /// The deployed instruction is the multiplication or division that the template takes it for, and what a detour runs
     /// instead is the same operation with the number for V. Nobody looks at the flags behind it.
     fn operation_holds(&mut self, claim: &Claim, span: &Span) -> Option<bool> {
-        let deployed = operation::placed(&claim.insn)?;
+        let slot = claim.numbers.iter().map(|n| n.1).find(|slot| slot.is_factor())?;
+        let deployed = operation::placed(&claim.insn, slot)?;
         if Flag::ALL.into_iter().any(|f| claim.needs(f)) {
             return Some(false);
         }
@@ -157,25 +159,13 @@ impl Proofs {
         &mut self,
         template: &Template,
         live: Option<&Liveness>,
-        range: std::ops::RangeInclusive<usize>,
+        links: std::ops::RangeInclusive<usize>,
     ) -> Option<bool> {
         let mut arena = Arena::new();
-        let before = start(&mut arena);
-        let (mut deployed, mut meant) = (before.clone(), before);
-        let code = template.function.code.get(range.clone())?;
-        for (index, insn) in range.clone().zip(code) {
-            deployed = run(&mut arena, &deployed, &insn.insn, None)?;
-            match template.number((index, Slot::Factor), self.stock) {
-                Some(factor) => {
-                    let operation = operation::placed(&insn.insn)?;
-                    let addend = template.number((index, Slot::Displacement), self.stock).unwrap_or(operation.addend);
-                    let [factor, addend] = [factor, addend].map(|n| arena.constant(n as u64 as u128, 64));
-                    operation.execute(&mut arena, &mut meant, factor, addend)?;
-                }
-                None => meant = run(&mut arena, &meant, &insn.insn, None)?,
-            }
-        }
-        for register in live.map_or(Vec::new(), |l| code.last().map_or(Vec::new(), |insn| l.free(insn.offset()))) {
+        let last = template.function.code.get(*links.end())?.offset();
+        let number = |number: Number| template.number(number, self.stock);
+        let [deployed, mut meant] = chain::both(&mut arena, &template.function, links, &number)?;
+        for register in live.map_or(Vec::new(), |l| l.free(last)) {
             meant.gpr[register.number()] = deployed.gpr[register.number()];
         }
         let equal = equal(&mut arena, &deployed, &meant, &[]);
@@ -222,7 +212,7 @@ impl Claim<'_> {
         for number in self.numbers {
             let iv = self.template.number(*number, value)?;
             match number.1 {
-                Slot::Factor => wanted.factor = iv,
+                slot if slot.is_factor() => wanted.factor = iv,
                 _ => wanted.addend = iv,
             }
         }
@@ -307,7 +297,9 @@ fn native_rounds(template: &Template, numbers: &[Number], domain: Interval, span
         for value in [domain.min, domain.max] {
             let iv = template.number(*number, value);
             match number.1 {
-                Slot::Factor => encodings.extend(iv.map_or(Vec::new(), |iv| parts(&insn.insn, iv, span))),
+                slot if slot.is_factor() => {
+                    encodings.extend(iv.map_or(Vec::new(), |iv| parts(&insn.insn, slot, iv, span)))
+                }
                 slot => encodings.extend(iv.and_then(|iv| with_number(insn, slot, iv))),
             }
         }
@@ -325,8 +317,8 @@ fn native_rounds(template: &Template, numbers: &[Number], domain: Interval, span
 }
 
 /// The instructions that do an operation by a factor, each by itself. A division alone could trap on a random state.
-fn parts(insn: &Instruction, factor: i64, span: &Span) -> Vec<Vec<u8>> {
-    let Some(operation) = operation::placed(insn) else { return Vec::new() };
+fn parts(insn: &Instruction, slot: Slot, factor: i64, span: &Span) -> Vec<Vec<u8>> {
+    let Some(operation) = operation::placed(insn, slot) else { return Vec::new() };
     let scratch = span.updates.iter().find(|u| u.offset == insn.ip()).map(|u| u.scratch_registers());
     let Ok(sequence) = encode::operation(insn, &Operation { factor, ..operation }, &scratch.unwrap_or_default()) else {
         return Vec::new();
@@ -344,7 +336,7 @@ fn with_number(insn: &crate::code::Insn, slot: Slot, iv: i64) -> Option<Vec<u8>>
     let (at, size) = match slot {
         Slot::Immediate => (offsets.immediate_offset(), offsets.immediate_size()),
         Slot::Displacement => (offsets.displacement_offset(), offsets.displacement_size()),
-        Slot::Factor => return None,
+        Slot::Factor | Slot::Second => return None,
     };
     let fits = size > 0 && form::wrap(iv.into(), size as u32 * 8) == iv;
     let mut bytes = insn.bytes.clone();

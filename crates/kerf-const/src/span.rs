@@ -116,7 +116,7 @@ pub fn accessed(insn: &Instruction, writes: bool) -> BTreeSet<Register> {
 
 fn iv(template: &Template, number: Number, stock: i128) -> Iv {
     let insn = &template.function.code[number.0];
-    let chained = number.1 == Slot::Factor && template.chained(number.0, number.0);
+    let chained = number.1.is_factor() && template.chained(number.0, number.0);
     let held = if chained { template.number(number, stock) } else { align::number(insn, number.1) };
     let stock = held.unwrap_or(0);
     Iv {
@@ -138,7 +138,7 @@ fn field(insn: &Instruction, bytes: &[u8], slot: Slot) -> Option<(u8, u8)> {
     debug_assert_eq!(decoded.code(), insn.code());
     match slot {
         // A power of two can be put into the shift's own field.
-        Slot::Immediate | Slot::Factor if offsets.has_immediate() => {
+        Slot::Immediate | Slot::Factor | Slot::Second if offsets.has_immediate() => {
             Some((offsets.immediate_offset() as u8, offsets.immediate_size() as u8))
         }
         Slot::Displacement if offsets.has_displacement() => {
@@ -178,7 +178,7 @@ fn scratch(operation: &Operation, offset: u64, live: Option<&Liveness>) -> Vec<S
 fn expression(template: &Template, group: &[Number]) -> String {
     let mut by_instruction: BTreeMap<usize, Vec<Number>> = BTreeMap::new();
     // What multiplies by 1 for every value has nothing to tell.
-    for number in group.iter().filter(|n| n.1 != Slot::Factor || template.numbers[n] != Form::ONE) {
+    for number in group.iter().filter(|n| !n.1.is_factor() || template.numbers[n] != Form::ONE) {
         by_instruction.entry(number.0).or_default().push(*number);
     }
     let parts: Vec<String> = by_instruction
@@ -192,8 +192,9 @@ fn expression(template: &Template, group: &[Number]) -> String {
                 })
             };
             let (immediate, displacement) = (form(Slot::Immediate), form(Slot::Displacement));
-            match form(Slot::Factor) {
-                Some(factor) => crate::algebra::operation(insn, &factor, displacement.as_deref()),
+            let factor = [Slot::Factor, Slot::Second].into_iter().find_map(|slot| Some((slot, form(slot)?)));
+            match factor {
+                Some((slot, factor)) => crate::algebra::operation(insn, slot, &factor, displacement.as_deref()),
                 None => crate::algebra::assignment(insn, immediate.as_deref(), displacement.as_deref()),
             }
         })

@@ -31,7 +31,7 @@ impl Update<'_> {
     /// the instruction destroys; `after` the one that it left. Returns the flags that have a defined value now; `None`
     /// if there is no such update.
     pub fn apply(&self, arena: &mut Arena, before: &State, after: &mut State) -> Option<Vec<Flag>> {
-        if self.slot == Slot::Factor {
+        if self.slot.is_factor() {
             return None;
         }
         match self.kind {
@@ -301,7 +301,7 @@ fn address(arena: &mut Arena, state: &State, insn: &Instruction) -> Option<Term>
 pub fn kind(insn: &Instruction, slot: Slot) -> UpdateKind {
     let memory = insn.op_count() > 0 && insn.op0_kind() == OpKind::Memory;
     match insn.mnemonic() {
-        _ if slot == Slot::Factor => match crate::operation::of(insn) {
+        _ if slot.is_factor() => match crate::operation::placed(insn, slot) {
             Some(o) if o.source.full_register() != o.target.full_register() => UpdateKind::Overwrite,
             _ => UpdateKind::Capture,
         },
@@ -325,7 +325,7 @@ pub fn operand(insn: &Instruction, slot: Slot) -> Option<u32> {
     match slot {
         Slot::Immediate => align::immediate_operand(insn),
         Slot::Displacement => (0..insn.op_count()).find(|n| insn.op_kind(*n) == OpKind::Memory),
-        Slot::Factor => None,
+        Slot::Factor | Slot::Second => None,
     }
 }
 

@@ -308,7 +308,7 @@ fn part(slot: SlotName, code: &[u8]) -> Option<u8> {
     let holds = |n: &iced_x86::Instruction| {
         let constant = (0..n.op_count()).any(|op| n.op_kind(op) != OpKind::Register && n.op_kind(op) != OpKind::Memory);
         match slot {
-            SlotName::Factor => constant && matches!(n.mnemonic(), Mnemonic::Imul | Mnemonic::Mov),
+            SlotName::Factor | SlotName::Second => constant && matches!(n.mnemonic(), Mnemonic::Imul | Mnemonic::Mov),
             _ => constant && n.mnemonic() == Mnemonic::Add && n.code() != Code::INVALID,
         }
     };

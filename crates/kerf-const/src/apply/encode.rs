@@ -22,7 +22,7 @@ pub(super) fn number(insn: &Instruction, slot: Slot) -> Option<i64> {
             let memory = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory);
             memory.then(|| insn.memory_displacement64() as i64)
         }
-        Slot::Factor => operation::placed(insn).map(|o| o.factor),
+        Slot::Factor | Slot::Second => operation::placed(insn, slot).map(|o| o.factor),
     }
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn sensible(insn: &Instruction, slot: Slot, want: i64) -> Result<(), 
     if slot == Slot::Immediate && shift && !(0..width).contains(&want) {
         return Err(format!("a shift of {width} bits by {want} means another one to the processor"));
     }
-    if slot == Slot::Factor && want < 1 {
+    if slot.is_factor() && want < 1 {
         return Err(format!("an operation by {want} is not one that was proved"));
     }
     Ok(())
@@ -55,8 +55,9 @@ pub(super) fn moved(
     scratch: &[Register],
 ) -> Result<Vec<u8>, String> {
     let asked = |slot: SlotName| wanted.iter().find(|(s, _)| *s == slot).map(|(_, want)| *want);
-    if let Some(factor) = asked(SlotName::Factor) {
-        let deployed = operation::placed(insn).ok_or_else(|| format!("`{}` is no operation", align_text(insn)))?;
+    if let Some((slot, factor)) = wanted.iter().find(|(slot, _)| slot.is_factor()).copied() {
+        let deployed =
+            operation::placed(insn, slot.into()).ok_or_else(|| format!("`{}` is no operation", align_text(insn)))?;
         let addend = asked(SlotName::Displacement).unwrap_or(deployed.addend);
         return operation(insn, &Operation { factor, addend, ..deployed }, scratch);
     }
@@ -178,7 +179,7 @@ fn rewritten(bytes: &[u8], slot: SlotName, want: i64) -> Result<Vec<u8>, String>
     match slot {
         SlotName::Immediate => immediate(bytes, &parts, want).ok_or_else(refuse),
         SlotName::Displacement => displacement(bytes, &parts, want).ok_or_else(refuse),
-        SlotName::Factor => Err(refuse()),
+        SlotName::Factor | SlotName::Second => Err(refuse()),
     }
 }
 

@@ -70,7 +70,9 @@ impl Job<'_> {
         for n in 0..analysis.templates.len() {
             let whole = analysis.templates[n].numbers.clone();
             for choice in choices(&whole, &analysis.templates[n].chains) {
-                let given_up = |index: usize| whole.contains_key(&(index, Slot::Factor)) && !choice.contains(&index);
+                let factor =
+                    |index: usize| [Slot::Factor, Slot::Second].iter().any(|s| whole.contains_key(&(index, *s)));
+                let given_up = |index: usize| factor(index) && !choice.contains(&index);
                 let numbers = whole.iter().filter(|(number, _)| !given_up(number.0));
                 analysis.templates[n].numbers = numbers.map(|(number, form)| (*number, *form)).collect();
                 if values.iter().any(|v| self.judge_function(variants, analysis, signatures, (n, *v), effort)) {
@@ -226,7 +228,7 @@ impl Job<'_> {
 /// each by itself. Chains are kept or given up as one.
 fn choices(numbers: &BTreeMap<Number, Form>, chains: &[Vec<usize>]) -> Vec<BTreeSet<usize>> {
     let mut factors: Vec<(i128, Vec<usize>)> = Vec::new();
-    for (number, form) in numbers.iter().filter(|(n, _)| n.1 == Slot::Factor) {
+    for (number, form) in numbers.iter().filter(|(n, _)| n.1.is_factor()) {
         match chains.iter().find(|chain| chain.contains(&number.0)) {
             Some(chain) if chain.first() != Some(&number.0) => {}
             Some(chain) => factors.push((form.parts().1, chain.clone())),

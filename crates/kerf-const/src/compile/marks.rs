@@ -14,16 +14,33 @@ pub(super) fn mark_in_string(text: &str) -> bool {
 
 /// Replaces every marked text by the value, with the type of the original, or takes the marks away.
 pub(super) fn substitute(text: &str, value: Option<i128>) -> String {
+    replaced(text, |body| {
+        let value = value?;
+        let shown = if value > i128::from(i64::MAX) { format!("{value}ULL") } else { format!("{value}LL") };
+        Some(format!(" ((__typeof__({}))({shown})) ", without_line_marks(body)))
+    })
+}
+
+/// The variable that [`probed`] puts in the place of the site.
+pub(super) const PROBE: &str = "kerf_probe";
+
+/// The text with a variable of another object in the place of the site: code that the compiler makes of the site refers to it.
+pub(super) fn probed(text: &str) -> String {
+    let variable = |body: &str| Some(format!(" ((__typeof__({}))({PROBE})) ", without_line_marks(body)));
+    format!("extern const long long {PROBE};\n{}", replaced(text, variable))
+}
+
+/// The text with something else in the place of what stands between marks, or that itself.
+fn replaced(text: &str, by: impl Fn(&str) -> Option<String>) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(BEGIN) {
         let (body, after) = after.split_once(END).unwrap_or((after, ""));
         result.push_str(before);
-        match value {
+        match by(body) {
             None => result.push_str(body),
-            Some(value) => {
-                let shown = if value > i128::from(i64::MAX) { format!("{value}ULL") } else { format!("{value}LL") };
-                result.push_str(&format!(" ((__typeof__({}))({shown})) ", without_line_marks(body)));
+            Some(other) => {
+                result.push_str(&other);
                 // Line marks inside the body keep the numbers of the lines that follow.
                 for line in body.lines().filter(|l| l.starts_with('#')) {
                     result.push_str(&format!("\n{line}\n"));
@@ -126,6 +143,12 @@ mod tests {
         let new = substitute(&text, Some(7));
         assert_eq!(new.matches("(7LL)").count(), 2);
         assert!(new.contains("__typeof__( (2U) )"));
+    }
+
+    #[test]
+    fn the_probe_has_the_type_of_the_site() {
+        let text = format!("a = {BEGIN} (2U) {END};");
+        assert_eq!(probed(&text), "extern const long long kerf_probe;\na =  ((__typeof__( (2U) ))(kerf_probe)) ;");
     }
 
     #[test]

@@ -208,8 +208,8 @@ fn link_one(
             overrides.insert(ip, operand, term);
         }
     }
-    if let Some(factor) = number(Slot::Factor) {
-        let deployed = operation::placed(&linked)?;
+    if let Some((slot, factor)) = [Slot::Factor, Slot::Second].into_iter().find_map(|s| Some((s, number(s)?))) {
+        let deployed = operation::placed(&linked, slot)?;
         let addend = number(Slot::Displacement).unwrap_or(deployed.addend);
         return Some((linked, Role::Operation(Operation { factor, addend, ..deployed })));
     }

@@ -7,8 +7,6 @@
 #include "kerf_insn.h"
 #include "kerf_lookup.h"
 
-enum { RAX, RCX, RDX, RBX };
-
 /* What a slot is being filled with. */
 struct emitter {
 	struct kerf_location *loc;

@@ -13,7 +13,9 @@
 #define REG(i) (((i)->modrm.bytes[0] >> 3) & 7)
 #define RM(i) ((i)->modrm.bytes[0] & 7)
 #define RAX 0
+#define RCX 1
 #define RDX 2
+#define RBX 3
 #define RSP 4
 
 static inline u8 op(const struct insn *i)

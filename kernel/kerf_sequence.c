@@ -53,17 +53,32 @@ static bool product(struct sequence *s, const struct insn *stock)
 	return source >= 0 && next_registers(s, &i, 0x69, target, source) && next_registers(s, &i, 0x81, 0, target);
 }
 
+/* mov %r64, %r64 */
+static bool next_copy(struct sequence *s, struct insn *i)
+{
+	return next(s, i, true) && op(i) == 0x89 && MOD(i) == 3;
+}
+
 /*
  * mov r, %rax; xor %edx, %edx; mov $n, t; div t; mov %rax, r, without the moves where r is rax. With rdx empty and the
- * divisor not zero, no division faults.
+ * divisor not zero, no division faults. Before and behind, what rax and rdx hold may be kept in other registers.
  */
 static bool quotient(struct sequence *s, const struct insn *stock)
 {
-	int target = rm_reg(stock), divisor;
+	int target = rm_reg(stock), divisor, kept[RDX + 1], reg;
 	struct insn i;
+	const u8 *at;
 
 	if ((op(stock) != 0xc1 && op(stock) != 0xd1) || REG(stock) != 5 || target < 0 || target == RSP)
 		return false;
+	memset(kept, -1, sizeof(kept));
+	for (at = s->at; next_copy(s, &i); at = s->at) {
+		reg = reg_reg(&i);
+		if ((reg != RAX && reg != RDX) || reg == target || kept[reg] >= 0)
+			break;
+		kept[reg] = rm_reg(&i);
+	}
+	s->at = at;
 	if (target != RAX && !next_registers(s, &i, 0x89, target, RAX))
 		return false;
 	if (!next(s, &i, false) || op(&i) != 0x31 || MOD(&i) != 3 || reg_reg(&i) != RDX || rm_reg(&i) != RDX)
@@ -73,7 +88,19 @@ static bool quotient(struct sequence *s, const struct insn *stock)
 	divisor = (op(&i) & 7) | (REX_B(&i) ? 8 : 0);
 	if (divisor == RAX || divisor == RDX || divisor == RSP || !next_registers(s, &i, 0xf7, 6, divisor))
 		return false;
-	return target == RAX || next_registers(s, &i, 0x89, RAX, target);
+	if (target != RAX && !next_registers(s, &i, 0x89, RAX, target))
+		return false;
+	for (reg = RAX; reg <= RDX; reg += RDX - RAX) {
+		if (kept[reg] < 0)
+			continue;
+		if (kept[reg] <= RDX && kept[reg] != RCX)
+			return false;
+		if (kept[reg] == RSP || kept[reg] == target || kept[reg] == divisor || kept[RAX] == kept[RDX])
+			return false;
+		if (!next_copy(s, &i) || reg_reg(&i) != kept[reg] || rm_reg(&i) != reg)
+			return false;
+	}
+	return true;
 }
 
 /* Is @code, @len bytes, an accepted sequence for @stock? */

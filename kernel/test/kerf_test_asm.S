@@ -81,6 +81,13 @@ SYM_FUNC_START(kerf_test_operations)
 	movq	%r9, 16(%rsi)
 	leaq	3(%rdi,%rdi,2), %r10
 	movq	%r10, 24(%rsi)
+	movq	%rdi, %rax
+	leaq	1(%rdi), %rdx
+	movq	%rdi, %r11
+	shrq	$6, %r11			/* rax and rdx are in use, r8 and r10 are not */
+	movq	%r11, 32(%rsi)
+	addq	%rdx, %rax
+	movq	%rax, 40(%rsi)
 	RET
 SYM_FUNC_END(kerf_test_operations)
 

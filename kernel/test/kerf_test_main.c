@@ -171,7 +171,7 @@ static int show(struct seq_file *m, void *unused)
 	for (i = 0; i < ARRAY_SIZE(forms); i++)
 		seq_printf(m, "form%u=%lld\n", i, forms[i]);
 	kerf_test_operations(1000, forms);
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 6; i++)
 		seq_printf(m, "operation%u=%lld\n", i, forms[i]);
 	seq_printf(m, "stored=%u\n", kerf_test_stored);
 	return 0;

@@ -44,12 +44,10 @@ impl Template {
         [(index, Slot::Factor), (index, Slot::Second)].into_iter().find(|number| self.numbers.contains_key(number))
     }
 
-    /// Whether the factors of both instructions belong to one chain.
-    pub fn chained(&self, a: usize, b: usize) -> bool {
-        self.chains.iter().any(|chain| {
-            let all = chain.iter().all(|link| self.factor(*link).is_some());
-            all && chain.contains(&a) && chain.contains(&b)
-        })
+    /// The last instruction of the chains that the factor of an instruction belongs to.
+    pub fn chain_end(&self, index: usize) -> Option<usize> {
+        let whole = self.chains.iter().filter(|chain| chain.iter().all(|link| self.factor(*link).is_some()));
+        whole.filter(|chain| chain.contains(&index)).filter_map(|chain| chain.last().copied()).max()
     }
 
     /// Whether an instruction of it stands for a multiplication or division by V.

@@ -54,7 +54,7 @@ impl Proofs {
             }
         }
         let chained: BTreeSet<usize> =
-            by_instruction.keys().copied().filter(|index| template.chained(*index, *index)).collect();
+            by_instruction.keys().copied().filter(|index| template.chain_end(*index).is_some()).collect();
         let updated: BTreeSet<u64> = span.updates.iter().map(|u| u.offset).collect();
         span.proof.smt = !by_instruction.is_empty() && span.updates.len() == by_instruction.len();
         for (index, numbers) in &by_instruction {

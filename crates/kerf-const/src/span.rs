@@ -35,9 +35,8 @@ pub fn spans(
     for number in template.numbers.keys() {
         match groups.last_mut() {
             Some(group)
-                if group.last().is_some_and(|last| {
-                    template.chained(last.0, number.0) || joined(&template.function, &flow, last.0, number.0)
-                }) =>
+                if group.iter().filter_map(|n| template.chain_end(n.0)).any(|end| number.0 <= end)
+                    || group.last().is_some_and(|last| joined(&template.function, &flow, last.0, number.0)) =>
             {
                 group.push(*number)
             }
@@ -116,7 +115,7 @@ pub fn accessed(insn: &Instruction, writes: bool) -> BTreeSet<Register> {
 
 fn iv(template: &Template, number: Number, stock: i128) -> Iv {
     let insn = &template.function.code[number.0];
-    let chained = number.1.is_factor() && template.chained(number.0, number.0);
+    let chained = number.1.is_factor() && template.chain_end(number.0).is_some();
     let held = if chained { template.number(number, stock) } else { align::number(insn, number.1) };
     let stock = held.unwrap_or(0);
     Iv {
@@ -162,15 +161,16 @@ fn updates(template: &Template, group: &[Number], live: Option<&Liveness>) -> Ve
         .collect()
 }
 
-/// Registers for a division: the pair that the processor divides in, and one for the divisor, where they are free.
+/// Registers for a division where they are free: the pair that the processor divides in, one for the divisor, and those
+/// that keep what the pair holds.
 fn scratch(operation: &Operation, offset: u64, live: Option<&Liveness>) -> Vec<String> {
     let target = operation.target.full_register();
     let free: Vec<Register> = live.map_or(Vec::new(), |l| l.free(offset));
     let pair = [Register::RAX, Register::RDX];
-    let mut wanted: Vec<Register> = pair.into_iter().filter(|r| *r != target && free.contains(r)).collect();
-    if pair.contains(&target) {
-        wanted.extend(free.iter().find(|r| !pair.contains(r)));
-    }
+    let (mut wanted, in_use): (Vec<Register>, Vec<Register>) =
+        pair.into_iter().filter(|r| *r != target).partition(|r| free.contains(r));
+    let others = in_use.len() + usize::from(pair.contains(&target));
+    wanted.extend(free.iter().filter(|r| !pair.contains(r) && **r != target).take(others));
     wanted.iter().map(|r| format!("{r:?}").to_lowercase()).collect()
 }
 

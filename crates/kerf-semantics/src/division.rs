@@ -75,7 +75,7 @@ impl Arena {
     }
 
     /// The product that bits `hi..lo` of a sum are the upper part of.
-    fn scaled(&self, terms: &[(Term, u128)], hi: u32, lo: u32) -> Option<Scaled> {
+    fn scaled(&mut self, terms: &[(Term, u128)], hi: u32, lo: u32) -> Option<Scaled> {
         match terms {
             [(term, factor)] => match *self.node(*term) {
                 // An unsigned product must not have lost bits above `hi`.
@@ -86,11 +86,11 @@ impl Arena {
                 Node::Sext(x) => Some(Scaled { x, signed: true, factor: *factor, shift: lo }),
                 _ => None,
             },
-            [(a, 1), (b, 1)] => self
-                .scaled_signed(*a, *b, hi, lo)
-                .or_else(|| self.scaled_signed(*b, *a, hi, lo))
-                .or_else(|| self.scaled_average(*a, *b, hi, lo))
-                .or_else(|| self.scaled_average(*b, *a, hi, lo)),
+            &[(a, 1), (b, 1)] => self
+                .scaled_signed(a, b, hi, lo)
+                .or_else(|| self.scaled_signed(b, a, hi, lo))
+                .or_else(|| self.scaled_average(a, b, hi, lo))
+                .or_else(|| self.scaled_average(b, a, hi, lo)),
             _ => None,
         }
     }
@@ -125,30 +125,27 @@ impl Arena {
         Some(Scaled { x, signed: true, factor, shift: high.shift + lo })
     }
 
-    /// t + ⌊(x - t)/2⌋ = ⌊(x + t)/2⌋ with t = ⌊x·m/2^b⌋ ≤ x, for factors of one bit more than x has.
-    fn scaled_average(&self, t: Term, half: Term, hi: u32, lo: u32) -> Option<Scaled> {
-        let high = self.high_part(t)?;
-        let width = self.width(high.x);
-        let fits = high.factor.checked_mul(mask(width)).is_some_and(|most| most <= mask(width + high.shift));
-        if high.signed || !fits || hi + 1 != width || high.shift + lo + 1 > 126 || high.factor > 1 << high.shift {
+    /// t + ⌊(x - t)/2⌋ = ⌊(x + t)/2⌋ with t = ⌊x·m/2^b⌋ ≤ x, for factors of one bit more than x has. Both terms are
+    /// known by their lowest `hi + 1` bits.
+    fn scaled_average(&mut self, t: Term, half: Term, hi: u32, lo: u32) -> Option<Scaled> {
+        let Node::Extract(sum, _, shift) = *self.node(t) else { return None };
+        let Node::Sum(terms, 0) = self.node(sum) else { return None };
+        let &[(term, factor)] = terms.as_ref() else { return None };
+        let Node::Zext(x) = *self.node(term) else { return None };
+        let width = self.width(x);
+        if hi >= width || width + shift > 128 || shift + lo + 1 > 126 || factor > 1 << shift {
             return None;
         }
-        let Node::Zext(upper) = *self.node(half) else { return None };
-        let Node::Extract(difference, top, 1) = *self.node(upper) else { return None };
-        let Node::Sum(parts, 0) = self.node(difference) else { return None };
-        let ones = mask(width);
-        let matching = match parts.as_ref() {
-            [(a, 1), (b, minus)] => *minus == ones && (*a, *b) == (high.x, t),
-            [(b, minus), (a, 1)] => *minus == ones && (*a, *b) == (high.x, t),
-            _ => false,
-        };
-        let factor = high.factor.checked_add(1 << high.shift)?;
-        (matching && top + 1 == width).then_some(Scaled {
-            x: high.x,
-            signed: false,
-            factor,
-            shift: high.shift + lo + 1,
-        })
+        let (wide, by) = (self.zext(x, width + shift), self.constant(factor, width + shift));
+        let product = self.mul(wide, by);
+        let whole = self.extract(product, width + shift - 1, shift);
+        // x may be a sum itself, whose terms are then among those of the difference.
+        let difference = self.sub(x, whole);
+        let halved = self.extract(difference, width - 1, 1);
+        let halved = self.zext(halved, width);
+        let [whole, halved] = [whole, halved].map(|term| self.extract(term, hi, 0));
+        let factor = factor.checked_add(1 << shift)?;
+        (whole == t && halved == half).then_some(Scaled { x, signed: false, factor, shift: shift + lo + 1 })
     }
 
     /// Bits that an unsigned quotient by a constant can have.

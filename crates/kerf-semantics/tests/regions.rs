@@ -227,6 +227,24 @@ fn divisions_by_constants_are_divisions() {
 }
 
 #[test]
+fn divisions_of_sums_are_divisions() {
+    // 753 takes a reciprocal of one bit more than there are, and x - (the product) is then one sum of four.
+    for kind in ["unsigned long", "unsigned"] {
+        let code = compile(&format!("{kind} f(unsigned long x, unsigned long y) {{ return (x - y + 3) / 753; }}"));
+        let mut arena = Arena::new();
+        let state = whole(&mut arena, &code, &Overrides::new());
+        let (rdi, rsi, by) = (arena.var("rdi", 64), arena.var("rsi", 64), arena.constant(753, 64));
+        let difference = arena.sub(rdi, rsi);
+        let three = arena.constant(3, 64);
+        let sum = arena.add(difference, three);
+        let bits = if kind == "unsigned" { 32 } else { 64 };
+        let quotient = arena.udiv(sum, by);
+        let [wanted, got] = [quotient, state.gpr[0]].map(|term| arena.extract(term, bits - 1, 0));
+        assert!(got == wanted, "{kind}: {}", arena.display(got));
+    }
+}
+
+#[test]
 fn regions_end_where_they_are_told_or_not_at_all() {
     let code = compile("unsigned f(unsigned x, unsigned n) { while (n--) x = x * 3 + (x >> 5); return x; }");
     let mut arena = Arena::new();

@@ -400,6 +400,7 @@ fn reciprocal(factor: u128, shift: u32, signed: bool) -> bool {
     let (one, difference) = (a.constant(1, 8), a.sub(x, t));
     let half = a.lshr(difference, one);
     let average = a.add(t, half);
+    let narrow = a.extract(average, 5, (shift - 6 - (shift - 6) / 2).min(5));
     let average = a.extract(average, 7, shift - 6 - (shift - 6) / 2);
     for value in 0..256i64 {
         let mut given = Assignment::new();
@@ -417,9 +418,10 @@ fn reciprocal(factor: u128, shift: u32, signed: bool) -> bool {
         let half = ((x - t) & 0xff) >> 1;
         let by = shift - 6 - (shift - 6) / 2;
         assert_eq!(a.eval(average, &given), (((t + half) & 0xff) >> by) as u128);
+        assert_eq!(a.eval(narrow, &given), (((t + half) & 0x3f) >> by.min(5)) as u128);
     }
-    [as_signed, as_unsigned, long, average].iter().any(|&term| a.display(term).contains(" / "))
-        || [as_signed, as_unsigned, long, average].iter().any(|&term| a.display(term).contains(" /s "))
+    let all = [as_signed, as_unsigned, long, average, narrow];
+    all.iter().any(|&term| a.display(term).contains(" / ")) || all.iter().any(|&term| a.display(term).contains(" /s "))
 }
 
 #[derive(Clone, Debug)]

@@ -96,25 +96,28 @@ pub(crate) fn operation(insn: &Instruction, wanted: &Operation, scratch: &[Regis
 }
 
 /// `mov target, %rax; xor %edx, %edx; mov $divisor, scratch; div scratch; mov %rax, target`: the moves only where the
-/// target is not rax itself. A target outside the pair serves as the scratch register.
+/// target is not rax itself. A target outside the pair serves as the scratch register. Where rax or rdx is in use, a free
+/// register keeps it meanwhile.
 fn division(insn: &Instruction, wanted: &Operation, scratch: &[Register]) -> Result<Vec<u8>, String> {
     let full = wanted.target.full_register();
     let pair = [Register::RAX, Register::RDX];
-    if let Some(taken) = pair.iter().find(|r| **r != full && !scratch.contains(r)) {
-        let taken = format!("{taken:?}").to_lowercase();
-        return Err(format!("`{}` cannot become a division: {taken} is in use there", align_text(insn)));
-    }
+    let mut free = scratch.iter().filter(|r| !pair.contains(r) && **r != full);
+    let refuse = |why: String| format!("`{}` cannot become a division: {why}", align_text(insn));
     let divisor = match pair.contains(&full) {
         false => full,
-        true => *scratch
-            .iter()
-            .find(|r| !pair.contains(r))
-            .ok_or_else(|| format!("`{}` cannot become a division: no register is free there", align_text(insn)))?,
+        true => *free.next().ok_or_else(|| refuse("no register is free there".into()))?,
     };
+    let in_use = pair.iter().filter(|r| **r != full && !scratch.contains(r));
+    let kept = in_use.map(|taken| {
+        let why = || format!("{taken:?} is in use there, and no register is free to keep it").to_lowercase();
+        free.next().map(|keeper| (*taken, *keeper)).ok_or_else(|| refuse(why()))
+    });
+    let kept: Vec<(Register, Register)> = kept.collect::<Result<_, String>>()?;
     let number = u32::try_from(wanted.factor).ok().filter(|n| *n != 0);
     let number = number.ok_or_else(|| format!("{} is no divisor of 32 bits", wanted.factor))?;
     let (wide, target, divisor) = (wanted.bits() == 64, full.number() as u8, divisor.number() as u8);
-    let mut code = Vec::new();
+    let copy = |from: Register, to: Register| registers(true, 0x89, from.number() as u8, to.number() as u8);
+    let mut code: Vec<u8> = kept.iter().flat_map(|(taken, keeper)| copy(*taken, *keeper)).collect();
     if full != Register::RAX {
         code.extend(registers(wide, 0x89, target, 0));
     }
@@ -128,6 +131,7 @@ fn division(insn: &Instruction, wanted: &Operation, scratch: &[Register]) -> Res
     if full != Register::RAX {
         code.extend(registers(wide, 0x89, 0, target));
     }
+    code.extend(kept.iter().flat_map(|(taken, keeper)| copy(*keeper, *taken)));
     Ok(code)
 }
 

@@ -409,7 +409,7 @@ fn operation_of(bytes: &[u8], factor: i64, scratch: &[Register]) -> Result<Strin
 /// The sequences that the module knows.
 #[test]
 fn operations_become_what_the_module_knows() {
-    use Register::{R8, RAX, RDX};
+    use Register::{R8, R9, RAX, RCX, RDX};
     let lea = [0x8d, 0x0c, 0xfd, 8, 0, 0, 0];
     assert_eq!(operation_of(&lea, 100, &[]).unwrap(), "69cf6400000081c164000000");
     assert_eq!(operation_of(&[0xc1, 0xe0, 6], 100, &[]).unwrap(), "69c064000000");
@@ -419,7 +419,12 @@ fn operations_become_what_the_module_knows() {
     let (in_rax, in_r9) = ([0x48, 0xc1, 0xe8, 6], [0x49, 0xc1, 0xe9, 6]);
     assert_eq!(operation_of(&in_rax, 7, &[RDX, R8]).unwrap(), "31d241b80700000049f7f0");
     assert_eq!(operation_of(&in_r9, 10, &[RAX, RDX]).unwrap(), "4c89c831d241b90a00000049f7f14989c1");
+    // What rdx holds is kept in rcx; rax and rdx in r8 and rcx.
+    assert_eq!(operation_of(&in_rax, 7, &[R8, RCX]).unwrap(), "4889d131d241b80700000049f7f04889ca");
+    let kept = operation_of(&in_r9, 10, &[R8, RCX]).unwrap();
+    assert_eq!(kept, "4989c04889d14c89c831d241b90a00000049f7f14989c14c89c04889ca");
     assert!(operation_of(&in_rax, 7, &[R8]).unwrap_err().contains("rdx is in use"));
+    assert!(operation_of(&in_r9, 7, &[R8, RDX, R9]).unwrap().starts_with("4989c0"));
     assert!(operation_of(&in_rax, 7, &[RDX]).unwrap_err().contains("no register is free"));
     assert!(operation_of(&in_r9, 0, &[RAX, RDX]).unwrap_err().contains("is no divisor"));
     assert!(operation_of(&[0x48, 0xc1, 0xe0, 6], 1 << 40, &[]).unwrap_err().contains("does not fit"));

@@ -11,7 +11,7 @@ const MOST_BYTES: usize = 32;
 /// The most instructions of it.
 const MOST_INSTRUCTIONS: usize = 12;
 /// The most of them that may have another constant.
-const MOST_CHANGED: usize = 4;
+const MOST_CHANGED: usize = 8;
 
 /// A window of a function that becomes a jump.
 pub(super) struct Detour<'a> {

@@ -76,9 +76,9 @@ pub fn forms() -> Outcome {
 /// Products and quotients by other numbers, and what looks like them but is not.
 pub fn operations() -> Outcome {
     let mut live = Live::open()?;
-    let results = ["operation0", "operation1", "operation2", "operation3"];
-    let check_all = |expected: [i64; 4]| results.iter().zip(expected).try_for_each(|(key, value)| check(key, value));
-    let stock = [8008, 15, 15, 3003];
+    let results = ["operation0", "operation1", "operation2", "operation3", "operation4", "operation5"];
+    let check_all = |expected: [i64; 6]| results.iter().zip(expected).try_for_each(|(key, value)| check(key, value));
+    let stock = [8008, 15, 15, 3003, 15, 2001];
     check_all(stock)?;
     // lea 8(,%rdi,8), %ecx: imul $100, %edi, %ecx; add $100, %ecx
     let lea = [0x8d, 0x0c, 0xfd, 8, 0, 0, 0];
@@ -92,15 +92,21 @@ pub fn operations() -> Outcome {
     // lea 3(%rdi,%rdi,2), %r10: imul $5, %rdi, %r10; add $5, %r10
     let lea_twice = [0x4c, 0x8d, 0x54, 0x7f, 3];
     let product_wide = [0x4c, 0x69, 0xd7, 5, 0, 0, 0, 0x49, 0x81, 0xc2, 5, 0, 0, 0];
+    // shr $6, %r11 with rax kept in r8 and rdx in r10: mov %r11, %rax; xor %edx, %edx; mov $9, %r11d; div %r11; mov %rax, %r11
+    let (in_r11, store_r11) = ([0x49, 0xc1, 0xeb, 6], [0x4c, 0x89, 0x5e, 32]);
+    let (keep, give_back) = ([0x49, 0x89, 0xc0, 0x49, 0x89, 0xd2], [0x4c, 0x89, 0xc0, 0x4c, 0x89, 0xd2]);
+    let by_nine = [0x4c, 0x89, 0xd8, 0x31, 0xd2, 0x41, 0xbb, 9, 0, 0, 0, 0x49, 0xf7, 0xf3, 0x49, 0x89, 0xc3];
+    let by_nine = |before: &[u8], behind: &[u8]| [before, &by_nine, behind].concat();
     let location = |stock: &[u8], code: &[&[u8]]| test_location("operations", stock, detour(code));
     let locations = vec![
         location(&lea, &[&product])?,
         location(&[in_rax, store].concat(), &[&by_seven(7), &store])?,
         location(&[in_r9, store_r9].concat(), &[&by_ten, &store_r9])?,
         location(&lea_twice, &[&product_wide])?,
+        location(&[in_r11, store_r11].concat(), &[&by_nine(&keep, &give_back), &store_r11])?,
     ];
     set(&mut live, entry("operations", 1, locations))?;
-    check_all([100_100, 142, 100, 5005])?;
+    check_all([100_100, 142, 100, 5005, 111, 2001])?;
     live.unset_all()?;
     check_all(stock)?;
     let mut other_source = product;
@@ -110,7 +116,14 @@ pub fn operations() -> Outcome {
     let in_pair = [0x31, 0xd2, 0xb8, 7, 0, 0, 0, 0x48, 0xf7, 0xf0];
     let (by_none, window) = (by_seven(0), [in_rax, store].concat());
     let unfinished = &by_seven(7)[..8];
-    let wrong: [(&[u8], Vec<&[u8]>); 5] = [
+    // One that nothing gives back, one given back from elsewhere, one kept where the divisor comes.
+    let window_r11 = [in_r11, store_r11].concat();
+    let (lost, swapped) = (by_nine(&keep, &give_back[..3]), by_nine(&keep, &[0x4c, 0x89, 0xd0, 0x4c, 0x89, 0xc2]));
+    let overwritten = by_nine(&[0x49, 0x89, 0xc3], &[0x4c, 0x89, 0xd8]);
+    let wrong: [(&[u8], Vec<&[u8]>); 8] = [
+        (&window_r11, vec![&lost, &store_r11]),
+        (&window_r11, vec![&swapped, &store_r11]),
+        (&window_r11, vec![&overwritten, &store_r11]),
         (&lea, vec![&other_source]),
         (&lea, vec![&other_target]),
         (&window, vec![&by_none, &store]),

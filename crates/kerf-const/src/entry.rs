@@ -296,9 +296,15 @@ impl SafeSpan {
     pub fn is_independent(&self) -> bool {
         self.critical.len() == 1 && !self.repeated
     }
+
+    /// The instruction at which an execution of it can be noticed first: the entry, or one behind it that every execution passes.
+    pub fn begins(&self) -> u64 {
+        let begin = self.begin.as_ref().filter(|begin| !begin.window.bytes.is_empty());
+        begin.map_or(self.entry, |begin| self.function_offset + begin.window.start)
+    }
 }
 
-/// The instructions at the entry of a safe span, for a detour that notices where an execution begins.
+/// The first instructions of a safe span that a detour can take, to notice where an execution begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {
     /// The instructions, or why there can be no detour. Offsets count from the function's start.

@@ -79,6 +79,7 @@ fn check(span: &SafeSpan, entry: &Entry) {
     assert!(span.ranges.windows(2).all(|pair| pair[0].1 < pair[1].0), "sorted and apart: {span:?}");
     let inside = |offset: u64| span.ranges.iter().any(|(start, end)| (*start..*end).contains(&offset));
     assert!(!inside(span.entry), "a thread at the entry is outside: {span:?}");
+    assert!(span.begins() == span.entry || inside(span.begins()), "{span:?}");
     for critical in span.critical.iter().map(|n| &entry.spans[*n]) {
         let begin = critical.function_offset + critical.start;
         assert!(begin == span.entry || inside(begin) || span.function != critical.function, "{span:?}");
@@ -154,9 +155,27 @@ fn what_cannot_be_followed_widens_to_the_function() {
     let why = span.widened.as_deref().unwrap_or_default();
     assert!(why.contains("do_shrink_slab+0x"), "{why}");
     // Wherever it goes, it is taken from the code once.
-    assert!(span.is_independent() && span.begin.is_some());
+    assert!(span.is_independent());
+    // It is used right behind the entry, and only what lies before that can notice where an execution begins.
+    let refused = &span.begin.as_ref().unwrap().window.refused;
+    assert!(refused.contains("do_shrink_slab+0x5 cannot be moved"), "{refused}");
+    assert_eq!(span.begins(), span.entry);
     assert!(span.escapes.iter().any(|e| e == "stored in shrink_control.nr_to_scan"), "{:?}", span.escapes);
     check(span, &entry(vec![batch]));
+}
+
+#[test]
+fn executions_begin_behind_what_no_detour_can_take() {
+    // lea 750(%rax,%rbx), %rsi in a function that begins with pushes, and add $750, %rsi in one with calls behind them.
+    let period = critical("writeout_period", &[0x48, 0x8d, 0xb4, 0x18, 0xee, 2, 0, 0]);
+    let next = critical("wb_writeout_inc", &[0x48, 0x81, 0xc6, 0xee, 2, 0, 0]);
+    let spans = thin(vec![period, next]);
+    for function in ["writeout_period", "wb_writeout_inc"] {
+        let span = spans.iter().find(|s| s.function == function).unwrap();
+        let begin = span.begin.as_ref().unwrap();
+        assert!(!begin.window.bytes.is_empty() && begin.frame.is_some_and(|bytes| bytes > 8), "{begin:?}");
+        assert!(span.begins() > span.entry, "{span:?}");
+    }
 }
 
 #[test]

@@ -105,8 +105,8 @@ fn window(location: &Location) -> std::ops::Range<u64> {
     location.image_offset..location.image_offset + location.expected.len() as u64
 }
 
-/// Says which places use one decision: all that one execution of a safe span passes, the same one in a loop too. The place at the
-/// span's entry makes it, where every execution begins; if none is there, one without a number of its own is added.
+/// Says which places use one decision: all that one execution of a safe span passes, the same one in a loop too. The place where every
+/// execution begins makes it; if none is there, one without a number of its own is added.
 ///
 /// # Errors
 /// [`ConstError::NoOnce`] if there is no room for one: then an old decision could not be told from a new one.
@@ -125,13 +125,13 @@ fn share(entry: &Entry, decision: &Decision, target: &Target, locations: &mut Ve
             continue;
         }
         for location in locations.iter_mut().filter(|l| holds(l)) {
-            let begins = window(location).contains(&safe.entry);
+            let begins = window(location).contains(&safe.begins());
             let frame = frame(entry, safe, location);
             if let Change::Decided { execution, .. } = &mut location.change {
                 *execution = Some(Execution { begins, frame });
             }
         }
-        if !own.iter().any(|n| window(&locations[*n]).contains(&safe.entry)) {
+        if !own.iter().any(|n| window(&locations[*n]).contains(&safe.begins())) {
             let begin = begin(safe, decision, target, locations).map_err(why)?;
             locations.push(begin);
         }
@@ -139,14 +139,14 @@ fn share(entry: &Entry, decision: &Decision, target: &Target, locations: &mut Ve
     Ok(())
 }
 
-/// A detour at the entry of a safe span that only notices where an execution begins.
+/// A detour of a safe span that only notices where an execution begins.
 fn begin(
     safe: &crate::entry::SafeSpan,
     decision: &Decision,
     target: &Target,
     locations: &[Location],
 ) -> Result<Location, String> {
-    let at = safe.entry.wrapping_sub(safe.function_offset);
+    let at = safe.begins().wrapping_sub(safe.function_offset);
     let place = format!("{}+{at:#x}", safe.function);
     let begin =
         safe.begin.as_ref().ok_or_else(|| format!("nothing is known of the code at {place}: build it again"))?;
@@ -154,7 +154,7 @@ fn begin(
     if bytes.is_empty() {
         return Err(format!("no detour is possible at {place}, where all begin: {}", begin.window.refused));
     }
-    let own = safe.entry..safe.entry + bytes.len() as u64;
+    let own = safe.begins()..safe.begins() + bytes.len() as u64;
     if locations.iter().any(|l| window(l).start < own.end && own.start < window(l).end) {
         return Err(format!("the detour at {place}, where all begin, would overlap another one"));
     }
@@ -171,7 +171,7 @@ fn begin(
     let arguments = decision.places(&begin.parameters);
     Ok(Location {
         target: target.clone(),
-        image_offset: safe.entry,
+        image_offset: safe.begins(),
         expected: bytes,
         change: Change::Decided { instructions, marks: Vec::new(), arguments, execution },
     })

@@ -515,6 +515,12 @@ fn a_place_without_a_number_begins_where_none_is() {
     entry.safe_spans[0].begin = Some(begin);
     let found = executions(&entry);
     assert_eq!(found, [Some((false, Some(16))), Some((false, Some(24))), Some((true, Some(8)))]);
+    // Behind the entry, and where a number is used.
+    entry.safe_spans[0].begin.as_mut().unwrap().window.start = 0x18;
+    assert_eq!(executions(&entry)[2], Some((true, Some(8))));
+    entry.safe_spans[0].begin.as_mut().unwrap().window = entry.spans[0].window.clone();
+    assert_eq!(executions(&entry), [Some((true, Some(16))), Some((false, Some(24)))]);
+    entry.safe_spans[0].begin.as_mut().unwrap().window.start = 0x10;
     entry.safe_spans[0].begin.as_mut().unwrap().window.bytes = "5348".repeat(12);
     assert!(refused(&entry).contains("would overlap"), "{}", refused(&entry));
 }

@@ -61,6 +61,14 @@ impl Function {
     pub fn ranges(&self) -> Vec<(u64, u64)> {
         joined(self.body.code.values().map(|insn| (insn.ip(), insn.next_ip())))
     }
+
+    /// Whether control comes to an instruction from another one than that before it.
+    fn jumped(&self, ip: u64) -> bool {
+        let next = |(from, next): (&u64, &Vec<u64>)| {
+            next.contains(&ip) && self.body.code.get(from).is_none_or(|insn| insn.next_ip() != ip)
+        };
+        self.body.successors.iter().any(next)
+    }
 }
 
 /// Joins ranges that touch; they are given in order.
@@ -192,16 +200,10 @@ impl<'a> Program<'a> {
     /// holds an address that moves with the kernel. Else why not.
     pub fn window(&self, function: &Function, from: u64) -> Result<Vec<u8>, String> {
         let place = |ip: u64| format!("{}+{:#x}", function.name, ip.wrapping_sub(function.body.entry));
-        let jumped = |ip: u64| {
-            let next = |(from, next): (&u64, &Vec<u64>)| {
-                next.contains(&ip) && function.body.code.get(from).is_none_or(|insn| insn.next_ip() != ip)
-            };
-            function.body.successors.iter().any(next)
-        };
         let mut end = from;
         while end - from < crate::span::JUMP as u64 {
             let insn = function.body.code.get(&end).ok_or_else(|| format!("the function ends at {}", place(end)))?;
-            if end != from && jumped(end) {
+            if end != from && function.jumped(end) {
                 return Err(format!("a jump goes to {}", place(end)));
             }
             let patched = !self.sites.overlapping(insn.ip()..insn.next_ip()).is_empty();
@@ -218,6 +220,17 @@ impl<'a> Program<'a> {
         }
         let bytes = self.image.bytes(from, (end - from) as usize);
         bytes.map(std::borrow::Cow::into_owned).ok_or_else(|| format!("the image ends at {}", place(end)))
+    }
+
+    /// The instruction behind another one, where that one alone leads to it, and to nothing else but the functions that it calls.
+    pub fn straight(&self, function: &Function, ip: u64, calls: bool) -> Option<u64> {
+        let insn = function.body.code.get(&ip)?;
+        let next = Some(insn.next_ip()).filter(|next| function.body.code.contains_key(next))?;
+        let passed = match function.roles.get(&ip) {
+            None => insn.flow_control() == FlowControl::Next,
+            Some(role) => *role == Role::Call && calls,
+        };
+        (passed && !self.edges.contains_key(&ip) && !function.jumped(next)).then_some(next)
     }
 
     /// Fills in roles, callees and successors.

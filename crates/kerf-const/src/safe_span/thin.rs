@@ -212,19 +212,41 @@ impl Job<'_> {
         Some(self.base + span.function_offset + start)
     }
 
-    /// Where an execution begins, if it passes critical spans several times and begins at none of them.
+    /// Where an execution begins, if it passes critical spans several times and begins at none of them: at the entry, or behind it where
+    /// nothing else leads to, such as behind the pushes of a function.
     fn begin(&self, function: &Rc<Function>, entry: u64, critical: &BTreeSet<usize>) -> Option<Begin> {
-        if critical.iter().any(|n| self.start(*n) == Some(entry)) {
+        let starts: BTreeMap<u64, usize> = critical.iter().filter_map(|n| Some((self.start(*n)?, *n))).collect();
+        if starts.contains_key(&entry) {
             return None;
         }
-        let start = entry.wrapping_sub(function.body.entry);
-        let window = match self.follower.program.window(function, entry) {
-            Ok(bytes) => Window { start, bytes: to_hex(&bytes), refused: String::new() },
-            Err(refused) => Window { start, bytes: String::new(), refused },
-        };
-        let offset = self.follower.stack_offset(function, entry);
-        let frame = offset.and_then(|offset| u32::try_from(8 - offset).ok());
-        Some(Begin { window, frame, parameters: Vec::new() })
+        let offset = |ip: u64| ip.wrapping_sub(function.body.entry);
+        // Else a function that is called may be where the constant is used.
+        let own = starts.keys().all(|ip| function.body.code.contains_key(ip));
+        let (mut at, mut refused) = (entry, None);
+        loop {
+            let taken = starts.get(&at).map(|n| self.entry.spans[*n].window.clone()).filter(|w| !w.bytes.is_empty());
+            let free = || {
+                let bytes = self.follower.program.window(function, at)?;
+                match starts.range(at..at + bytes.len() as u64).next() {
+                    Some((start, _)) => Err(format!("the constant is used at {}+{:#x}", function.name, offset(*start))),
+                    None => Ok(Window { start: offset(at), bytes: to_hex(&bytes), refused: String::new() }),
+                }
+            };
+            match taken.map_or_else(free, Ok) {
+                Ok(window) => {
+                    let stack = self.follower.stack_offset(function, at);
+                    let frame = stack.and_then(|stack| u32::try_from(8 - stack).ok());
+                    return Some(Begin { window, frame, parameters: Vec::new() });
+                }
+                Err(why) => refused = refused.or(Some(why)),
+            }
+            match self.follower.program.straight(function, at, own).filter(|_| !starts.contains_key(&at)) {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        let window = Window { start: offset(entry), bytes: String::new(), refused: refused.unwrap_or_default() };
+        Some(Begin { window, frame: None, parameters: Vec::new() })
     }
 
     /// How far above the stack pointer at a critical span's window the function's frame ends.

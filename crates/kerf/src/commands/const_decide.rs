@@ -71,7 +71,7 @@ fn places(entry: &Entry) -> Vec<Place> {
     // Where an execution begins, the decision is made for all that follow.
     let begins = entry.safe_spans.iter().filter(|safe| safe.repeated).filter_map(|safe| {
         let begin = safe.begin.as_ref()?;
-        let offset = safe.entry.wrapping_sub(safe.function_offset);
+        let offset = safe.begins().wrapping_sub(safe.function_offset);
         Some(Place { function: safe.function.clone(), offset, arguments: arguments(&begin.parameters) })
     });
     spans.chain(begins).collect()

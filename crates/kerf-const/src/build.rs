@@ -132,27 +132,47 @@ fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
         used.extend(result?.map(|unit| (unit, candidate)));
     }
     let looked_at = used.first().is_some_and(|(unit, _)| unit.may_decide_layout());
-    let units = job.choose_image(used);
-    let units = emitting(input, units)?;
+    let units = emitting(input, job.choose_image(used))?;
     // A type of one unit alone may follow from it although the first unit uses it in statements only.
-    for unit in units.iter().filter(|_| !looked_at) {
+    for (unit, _) in units.iter().filter(|_| !looked_at) {
         if let Some(changed) = job.layout(unit)? {
             let reason = format!("it decides {changed}: code of {} relies on that", unit.name);
             return Ok(job.refuse(Class::Layout, reason, std::slice::from_ref(unit)));
         }
     }
-    job.build(units)
+    let (whole, reduced): (Vec<Unit>, Vec<Unit>) = units.into_iter().unzip();
+    let same = whole.iter().zip(&reduced).all(|(whole, reduced)| whole.marked() == reduced.marked());
+    let again = match job.build(reduced) {
+        // Without the other functions the compiler may treat these otherwise than it did for the kernel.
+        Ok(entry) if !same && !settled(entry.class) => entry.reason,
+        Err(ConstError::Compile { output, .. }) if !same => output,
+        built => return built,
+    };
+    tracing::debug!(site = job.site.name, why = again, "whole units");
+    job.build(whole)
 }
 
-/// The units whose code has to do with the site; the first at least.
-fn emitting(input: &Input, units: Vec<Unit>) -> Result<Vec<Unit>, ConstError> {
+/// Whether whole units would show nothing else than reduced ones did.
+fn settled(class: Class) -> bool {
+    matches!(class, Class::Proved | Class::Sensitive | Class::Data | Class::Layout)
+}
+
+/// The units whose code has to do with the site, the first at least: whole, and reduced to what the site can reach.
+fn emitting(input: &Input, units: Vec<Unit>) -> Result<Vec<(Unit, Unit)>, ConstError> {
+    let reduced = in_parallel(units.len(), |n| units[n].reduced());
+    let mut units: Vec<(Unit, Unit)> = units.into_iter().zip(reduced).collect();
     if units.len() < 2 {
         return Ok(units);
     }
-    let emits = in_parallel(units.len(), |n| units[n].emits(input.tree)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let emits =
+        in_parallel(units.len(), |n| units[n].1.emits(input.tree)).into_iter().collect::<Result<Vec<_>, _>>()?;
     let any = emits.contains(&true);
-    let kept = |(n, unit): (usize, Unit)| (emits[n] || !any && n == 0).then_some(unit);
-    Ok(units.into_iter().enumerate().filter_map(kept).collect())
+    let mut n = 0;
+    units.retain(|_| {
+        n += 1;
+        emits[n - 1] || !any && n == 1
+    });
+    Ok(units)
 }
 
 /// The unit of a candidate, if it uses the site.

@@ -5,6 +5,7 @@
 
 pub mod kept;
 mod marks;
+mod reduced;
 
 use std::fs;
 use std::io::Write;
@@ -28,7 +29,7 @@ use crate::tree::Tree;
 pub(crate) const MARK: &str = BEGIN;
 
 /// A unit preprocessed with the site marked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Unit {
     /// The `.c` file relative to the tree.
     pub name: String,
@@ -38,7 +39,7 @@ pub struct Unit {
     debug: OnceLock<Vec<u8>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Form {
     /// Preprocessed text with marks.
     Marked(String),
@@ -152,6 +153,17 @@ impl Unit {
         match &self.form {
             Form::Marked(text) => !marks_only_in_statements(text),
             Form::PerValue => true,
+        }
+    }
+
+    /// The unit without the functions that have nothing to do with the site; itself where the site stands elsewhere than in statements.
+    pub fn reduced(&self) -> Unit {
+        match &self.form {
+            Form::Marked(text) if marks_only_in_statements(text) => {
+                let form = Form::Marked(reduced::reduced(text));
+                Unit { name: self.name.clone(), command: self.command.clone(), form, debug: OnceLock::new() }
+            }
+            _ => self.clone(),
         }
     }
 

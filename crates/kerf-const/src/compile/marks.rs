@@ -77,16 +77,16 @@ pub(super) fn declarations_before(text: &str) -> &str {
 
 /// Where a character of C stands.
 #[derive(Default)]
-struct Place {
+pub(super) struct Place {
     /// Braces around it; a closing one stands outside of its own.
-    braces: u32,
+    pub(super) braces: u32,
     brackets: u32,
     /// Whether the outermost brace opened last is a function's.
-    function: bool,
+    pub(super) function: bool,
 }
 
 /// Shows every character outside literals and line marks with its place and offset until one is what is sought.
-fn walk(text: &str, mut sought: impl FnMut(&Place, usize, char) -> bool) -> bool {
+pub(super) fn walk(text: &str, mut sought: impl FnMut(&Place, usize, char) -> bool) -> bool {
     let (mut place, mut last, mut at) = (Place::default(), ' ', 0);
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at..];

@@ -1,0 +1,208 @@
+//! A unit without the functions that have nothing to do with a site: most of what a compiler does for a variant is for those.
+//!
+//! Kept are the functions that use the site, those that call them, which may have them inlined, and all that these call. Of the others a
+//! declaration is left, and that they, or tables of functions that only they know, use what is kept: otherwise a function that has lost
+//! all callers but one would become part of that one. What the compiler makes of such a unit is compared with the deployed code like that of a whole one, so that a
+//! function which it treats otherwise without the rest is noticed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+
+use super::marks::{BEGIN, walk};
+
+/// A function's definition.
+struct Definition<'a> {
+    /// Its name; empty where it is not plain.
+    name: &'a str,
+    /// Whether it is to become part of its callers.
+    inline: bool,
+    /// From its opening brace to behind the closing one.
+    body: Range<usize>,
+}
+
+/// The text without the bodies of functions that have nothing to do with the marked site.
+pub(super) fn reduced(text: &str) -> String {
+    let Outline { definitions, tables } = Outline::of(text);
+    let kept = kept(text, &definitions);
+    let needed = named_in_strings(text, &definitions);
+    let mut elsewhere: BTreeSet<&str> = tables.into_iter().flat_map(|table| words(&text[table])).collect();
+    let mut result = String::with_capacity(text.len() / 2);
+    let mut from = 0;
+    for (n, definition) in definitions.iter().enumerate().filter(|(n, _)| !kept.contains(n)) {
+        elsewhere.extend(words(&text[definition.body.clone()]));
+        result.push_str(&text[from..definition.body.start]);
+        // An alias needs a definition that it stands for.
+        result.push_str(if needed.contains(&n) { "{ }" } else { ";" });
+        lines_of(&text[definition.body.clone()], &mut result);
+        from = definition.body.end;
+    }
+    result.push_str(&text[from..]);
+    // Inline functions may compile as part of their callers only.
+    let functions = kept.iter().map(|n| &definitions[*n]).filter(|d| !d.inline && !d.name.is_empty());
+    let used: BTreeSet<&str> = functions.map(|d| d.name).filter(|name| elsewhere.contains(name)).collect();
+    if !used.is_empty() {
+        let all: Vec<String> = used.into_iter().map(|name| format!("(void *){name}")).collect();
+        result.push_str(&format!("\n__attribute__((used)) static void *kerf_used[] = {{ {} }};\n", all.join(", ")));
+    }
+    result
+}
+
+/// The ends of lines and the line marks of a text, so that what follows keeps its line numbers.
+fn lines_of(text: &str, into: &mut String) {
+    for line in text.split('\n').skip(1) {
+        into.push('\n');
+        if line.starts_with('#') {
+            into.push_str(line);
+        }
+    }
+}
+
+/// What stands outside of functions and what their bodies are.
+#[derive(Default)]
+struct Outline<'a> {
+    definitions: Vec<Definition<'a>>,
+    /// Other braces: initial values among them.
+    tables: Vec<Range<usize>>,
+}
+
+impl Outline<'_> {
+    fn of(text: &str) -> Outline<'_> {
+        // Where the last declaration ended, and where the last braces begin.
+        let (mut found, mut end, mut start) = (Outline::default(), 0, 0);
+        walk(text, |place, at, c| {
+            match c {
+                '{' if place.braces == 1 => start = at,
+                '}' if place.braces == 0 && place.function => {
+                    let before = &text[end..start];
+                    let inline = words(before).any(|word| word.contains("inline"));
+                    found.definitions.push(Definition { name: name_before(before), inline, body: start..at + 1 });
+                    end = at + 1;
+                }
+                '}' if place.braces == 0 => found.tables.push(start..at + 1),
+                ';' if place.braces == 0 => end = at + 1,
+                _ => {}
+            }
+            false
+        });
+        found
+    }
+}
+
+/// The name of the function whose parameters a text ends with; empty if it is not plain.
+fn name_before(text: &str) -> &str {
+    let mut depth = 0;
+    for (at, byte) in text.bytes().enumerate().rev() {
+        match byte {
+            b')' => depth += 1,
+            b'(' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 && byte == b'(' {
+            let before = text[..at].trim_end();
+            let start = before.rfind(|c: char| !is_word(c)).map_or(0, |at| at + 1);
+            let name = &before[start..];
+            return if name.starts_with("__attribute") { "" } else { name };
+        }
+    }
+    ""
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// The definitions that the site can reach, and those without a name.
+fn kept(text: &str, definitions: &[Definition]) -> BTreeSet<usize> {
+    let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
+    definitions.iter().enumerate().for_each(|(n, d)| named.entry(d.name).or_default().push(n));
+    let uses: Vec<BTreeSet<usize>> = definitions
+        .iter()
+        .map(|d| words(&text[d.body.clone()]).filter_map(|word| named.get(word)).flatten().copied().collect())
+        .collect();
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); definitions.len()];
+    for (n, used) in uses.iter().enumerate() {
+        used.iter().for_each(|other| users[*other].push(n));
+    }
+    let marked = |d: &Definition| d.name.is_empty() || text[d.body.clone()].contains(BEGIN);
+    let roots: BTreeSet<usize> = (0..definitions.len()).filter(|n| marked(&definitions[*n])).collect();
+    let above = reached(roots, |n| users[n].iter());
+    reached(above, |n| uses[n].iter())
+}
+
+fn reached<'a, I: Iterator<Item = &'a usize>>(from: BTreeSet<usize>, next: impl Fn(usize) -> I) -> BTreeSet<usize> {
+    let mut open: Vec<usize> = from.iter().copied().collect();
+    let mut seen = from;
+    while let Some(n) = open.pop() {
+        open.extend(next(n).copied().filter(|other| seen.insert(*other)));
+    }
+    seen
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !is_word(c)).filter(|word| word.starts_with(|c: char| !c.is_ascii_digit()))
+}
+
+/// The definitions whose name is a string outside of functions.
+fn named_in_strings(text: &str, definitions: &[Definition]) -> BTreeSet<usize> {
+    let mut strings: BTreeSet<&str> = BTreeSet::new();
+    let mut from = 0;
+    let ends = definitions.iter().map(|d| d.body.clone()).chain([text.len()..text.len()]);
+    for body in ends {
+        strings.extend(text[from..body.start].split('"').skip(1).step_by(2));
+        from = body.end;
+    }
+    (0..definitions.len()).filter(|n| strings.contains(definitions[*n].name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::marks::END;
+
+    fn of(text: &str) -> String {
+        reduced(&text.replace('@', &format!("{BEGIN} 3 {END}")))
+    }
+
+    #[test]
+    fn only_what_the_site_can_reach_is_left() {
+        let text = "static inline int below(int x) { return x + 1; }\n\
+                    static int other(int x)\n{\n if (x) {\n  return 2;\n }\n# 7 \"a.h\"\n return 1;\n}\n\
+                    struct s { int x; };\n\
+                    static inline int uses(int x) { return below(x) > @; }\n\
+                    int above(int x) { return uses(x) ? beside(x) : 0; }\n\
+                    int beside(int x) { return x; }\n\
+                    struct s table[] = { { 1 }, { 2 } };\n\
+                    int far(void) { return other(2); }\n";
+        let left = of(text);
+        for kept in ["below(int x) {", "uses(int x) {", "above(int x) {", "beside(int x) {", "{ { 1 }, { 2 } }"] {
+            assert!(left.contains(kept), "{kept}: {left}");
+        }
+        assert!(left.contains("other(int x)\n;\n\n\n\n# 7 \"a.h\"\n\n\n"), "{left}");
+        assert!(left.contains("int far(void) ;\n"), "{left}");
+        assert_eq!(left.matches('\n').count(), text.matches('\n').count(), "nothing else uses them");
+    }
+
+    #[test]
+    fn what_others_use_too_stays_a_function() {
+        let text = "static inline int part(void) { return 1; }\n\
+                    static int once(int x) { return part(); }\nstatic int twice(int x) { return x; }\n\
+                    static int entry(int x) { return once(x) + twice(x) + @; }\n\
+                    int other(int x) { return twice(x) + part(); }\nstatic struct s table = { entry };\n";
+        let used = "\n__attribute__((used)) static void *kerf_used[] = { (void *)entry, (void *)twice };\n";
+        assert!(of(text).ends_with(used), "{}", of(text));
+    }
+
+    #[test]
+    fn what_an_alias_stands_for_is_defined() {
+        let text = "int f(void) { return @; }\nlong se_call(long x) { return g(x); }\n\
+                    long x64_call(long) __attribute__((alias(\"se_call\")));\n";
+        assert!(of(text).contains("long se_call(long x) { }\n"), "{}", of(text));
+    }
+
+    #[test]
+    fn functions_without_a_plain_name_stay() {
+        for text in ["int (*choose(int x))(int) { return 0; }\n", "int f(void) __attribute__((cold)) { return 1; }\n"] {
+            assert_eq!(of(text), text);
+        }
+    }
+}

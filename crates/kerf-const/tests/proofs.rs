@@ -202,6 +202,26 @@ fn a_product_of_several_instructions_is_one() {
     assert!(verify(&kernel.input(), &wrong).unwrap_err().to_string().contains("the compiler makes other code"));
 }
 
+/// `imul` by an inverse of 10 and a shift divide; a product by 10 of two instructions lies between them, with a `div` of its own.
+#[test]
+fn a_division_and_a_product_that_interleave_are_one_span() {
+    let Some(kernel) = kernel() else { return };
+    let entry = kernel.build("NUMA_PERIOD_SLOTS");
+    assert_eq!((entry.class, entry.spans.len()), (Class::Proved, 2), "{}", entry.reason);
+    assert!(entry.certifies(7) && entry.certifies(30), "{:?}", entry.domain);
+    let forms: Vec<(Form, bool)> = entry.spans[0].iv.iter().map(|iv| (iv.form, iv.chained)).collect();
+    let whole = Form::Affine { a: 1, b: 0 };
+    let rounded = (Form::Affine { a: 1, b: -1 }, false);
+    assert_eq!(forms, [rounded, (Form::ONE, true), (whole, true), (Form::ONE, true), (whole, true)]);
+    let live = live_entry(&entry, Setting::Value(30), Choice::Cheapest, &Running::default()).unwrap();
+    let Change::Detour { instructions } = &live.locations[0].change else { panic!("{:?}", live.locations) };
+    let with = |number: u8| {
+        let holds = |bytes: &[u8]| bytes.windows(4).any(|field| field == [number, 0, 0, 0]);
+        instructions.iter().filter(|insn| holds(&insn.bytes)).count()
+    };
+    assert_eq!((with(29), with(30), with(1)), (1, 2, 2), "{instructions:?}");
+}
+
 #[test]
 fn unknown_names_come_with_suggestions() {
     let Some(kernel) = kernel() else { return };

@@ -16,6 +16,8 @@ struct Definition<'a> {
     name: &'a str,
     /// Whether it is to become part of its callers.
     inline: bool,
+    /// Whether all that call it are in the unit.
+    local: bool,
     /// From its opening brace to behind the closing one.
     body: Range<usize>,
 }
@@ -74,8 +76,13 @@ impl Outline<'_> {
                 '{' if place.braces == 1 => start = at,
                 '}' if place.braces == 0 && place.function => {
                     let before = &text[end..start];
-                    let inline = words(before).any(|word| word.contains("inline"));
-                    found.definitions.push(Definition { name: name_before(before), inline, body: start..at + 1 });
+                    let (inline, local) = (|word: &str| word.contains("inline"), |word: &str| word == "static");
+                    found.definitions.push(Definition {
+                        name: name_before(before),
+                        inline: words(before).any(inline),
+                        local: words(before).any(local),
+                        body: start..at + 1,
+                    });
                     end = at + 1;
                 }
                 '}' if place.braces == 0 => found.tables.push(start..at + 1),
@@ -126,7 +133,9 @@ fn kept(text: &str, definitions: &[Definition]) -> BTreeSet<usize> {
     let marked = |d: &Definition| d.name.is_empty() || text[d.body.clone()].contains(BEGIN);
     let roots: BTreeSet<usize> = (0..definitions.len()).filter(|n| marked(&definitions[*n])).collect();
     let above = reached(roots, |n| users[n].iter());
-    reached(above, |n| uses[n].iter())
+    // How a local function is called, and how often, decides what becomes of it.
+    let local = |n: usize| definitions[n].local && !definitions[n].inline;
+    reached(above, |n| uses[n].iter().chain(users[n].iter().filter(move |_| local(n))))
 }
 
 fn reached<'a, I: Iterator<Item = &'a usize>>(from: BTreeSet<usize>, next: impl Fn(usize) -> I) -> BTreeSet<usize> {

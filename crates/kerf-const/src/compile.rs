@@ -156,15 +156,18 @@ impl Unit {
         }
     }
 
-    /// The unit without the functions that have nothing to do with the site; itself where the site stands elsewhere than in statements.
+    /// The unit without the functions that have nothing to do with the site; itself where the site may be part of a type or a table.
     pub fn reduced(&self) -> Unit {
-        match &self.form {
-            Form::Marked(text) if marks_only_in_statements(text) => {
-                let form = Form::Marked(reduced::reduced(text));
-                Unit { name: self.name.clone(), command: self.command.clone(), form, debug: OnceLock::new() }
-            }
-            _ => self.clone(),
-        }
+        let less = self.marked().and_then(reduced::reduced);
+        less.map_or_else(
+            || self.clone(),
+            |text| Unit {
+                name: self.name.clone(),
+                command: self.command.clone(),
+                form: Form::Marked(text),
+                debug: OnceLock::new(),
+            },
+        )
     }
 
     /// Whether code that the compiler makes of this unit depends on the site. Most units that include a header use nothing of it: asked

@@ -85,6 +85,13 @@ pub(super) struct Place {
     pub(super) function: bool,
 }
 
+impl Place {
+    /// Whether square brackets stand around it.
+    pub(super) fn is_in_brackets(&self) -> bool {
+        self.brackets > 0
+    }
+}
+
 /// Shows every character outside literals and line marks with its place and offset until one is what is sought.
 pub(super) fn walk(text: &str, mut sought: impl FnMut(&Place, usize, char) -> bool) -> bool {
     let (mut place, mut last, mut at) = (Place::default(), ' ', 0);

@@ -1,8 +1,7 @@
 //! A unit without the functions that have nothing to do with a site: most of what a compiler does for a variant is for those.
 //!
-//! Kept are the functions that use the site, those that call them, which may have them inlined, and all that these call. Of the others a
-//! declaration is left, and that they, or tables of functions that only they know, use what is kept: otherwise a function that has lost
-//! all callers but one would become part of that one. What the compiler makes of such a unit is compared with the deployed code like that of a whole one, so that a
+//! Kept are the functions that use the site, those that call them, which may have them inlined, and all that these call; of functions that
+//! only the unit knows all callers, too, for how they are called decides what becomes of them. Of the others a declaration is left. What the compiler makes of such a unit is compared with the deployed code like that of a whole one, so that a
 //! function which it treats otherwise without the rest is noticed.
 
 use std::collections::{BTreeSet, HashMap};
@@ -22,16 +21,20 @@ struct Definition<'a> {
     body: Range<usize>,
 }
 
-/// The text without the bodies of functions that have nothing to do with the marked site.
-pub(super) fn reduced(text: &str) -> String {
-    let Outline { definitions, tables } = Outline::of(text);
-    let kept = kept(text, &definitions);
+/// The text without the bodies of functions that have nothing to do with the marked site; none where the site may be part of a type or a
+/// table.
+pub(super) fn reduced(text: &str) -> Option<String> {
+    let Outline { definitions, tables, variables, misplaced } = Outline::of(text);
+    let in_tables: BTreeSet<&str> =
+        tables.into_iter().flat_map(|table| text[table].split('"').step_by(2).flat_map(words)).collect();
+    if misplaced || variables.iter().any(|name| in_tables.contains(name)) {
+        return None;
+    }
+    let kept = kept(text, &definitions, &variables);
     let needed = named_in_strings(text, &definitions);
-    let mut elsewhere: BTreeSet<&str> = tables.into_iter().flat_map(|table| words(&text[table])).collect();
     let mut result = String::with_capacity(text.len() / 2);
     let mut from = 0;
     for (n, definition) in definitions.iter().enumerate().filter(|(n, _)| !kept.contains(n)) {
-        elsewhere.extend(words(&text[definition.body.clone()]));
         result.push_str(&text[from..definition.body.start]);
         // An alias needs a definition that it stands for.
         result.push_str(if needed.contains(&n) { "{ }" } else { ";" });
@@ -39,14 +42,13 @@ pub(super) fn reduced(text: &str) -> String {
         from = definition.body.end;
     }
     result.push_str(&text[from..]);
-    // Inline functions may compile as part of their callers only.
-    let functions = kept.iter().map(|n| &definitions[*n]).filter(|d| !d.inline && !d.name.is_empty());
-    let used: BTreeSet<&str> = functions.map(|d| d.name).filter(|name| elsewhere.contains(name)).collect();
+    let used = kept.iter().map(|n| &definitions[*n]).filter(|d| d.is_local() && in_tables.contains(d.name));
+    let used: BTreeSet<&str> = used.map(|d| d.name).collect();
     if !used.is_empty() {
         let all: Vec<String> = used.into_iter().map(|name| format!("(void *){name}")).collect();
         result.push_str(&format!("\n__attribute__((used)) static void *kerf_used[] = {{ {} }};\n", all.join(", ")));
     }
-    result
+    Some(result)
 }
 
 /// The ends of lines and the line marks of a text, so that what follows keeps its line numbers.
@@ -59,12 +61,23 @@ fn lines_of(text: &str, into: &mut String) {
     }
 }
 
+impl Definition<'_> {
+    /// Whether what becomes of it depends on who calls it. Inline functions may compile as part of their callers only.
+    fn is_local(&self) -> bool {
+        self.local && !self.inline && !self.name.is_empty()
+    }
+}
+
 /// What stands outside of functions and what their bodies are.
 #[derive(Default)]
 struct Outline<'a> {
     definitions: Vec<Definition<'a>>,
     /// Other braces: initial values among them.
     tables: Vec<Range<usize>>,
+    /// Variables whose initial value is the site.
+    variables: BTreeSet<&'a str>,
+    /// Whether the site stands elsewhere outside of functions, or in brackets.
+    misplaced: bool,
 }
 
 impl Outline<'_> {
@@ -87,12 +100,24 @@ impl Outline<'_> {
                 }
                 '}' if place.braces == 0 => found.tables.push(start..at + 1),
                 ';' if place.braces == 0 => end = at + 1,
+                '_' if text[at..].starts_with(BEGIN) && !(place.braces > 0 && place.function) => {
+                    let name = initialised(&text[end..at]).filter(|_| place.braces == 0);
+                    found.misplaced |= name.is_none();
+                    found.variables.extend(name);
+                }
+                '_' if text[at..].starts_with(BEGIN) => found.misplaced |= place.is_in_brackets(),
                 _ => {}
             }
             false
         });
         found
     }
+}
+
+/// The variable that a text gives an initial value.
+fn initialised(text: &str) -> Option<&str> {
+    let (declared, _) = text.split_once('=').filter(|_| !text.contains('['))?;
+    words(declared).last()
 }
 
 /// The name of the function whose parameters a text ends with; empty if it is not plain.
@@ -119,7 +144,7 @@ fn is_word(c: char) -> bool {
 }
 
 /// The definitions that the site can reach, and those without a name.
-fn kept(text: &str, definitions: &[Definition]) -> BTreeSet<usize> {
+fn kept(text: &str, definitions: &[Definition], variables: &BTreeSet<&str>) -> BTreeSet<usize> {
     let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
     definitions.iter().enumerate().for_each(|(n, d)| named.entry(d.name).or_default().push(n));
     let uses: Vec<BTreeSet<usize>> = definitions
@@ -130,12 +155,12 @@ fn kept(text: &str, definitions: &[Definition]) -> BTreeSet<usize> {
     for (n, used) in uses.iter().enumerate() {
         used.iter().for_each(|other| users[*other].push(n));
     }
-    let marked = |d: &Definition| d.name.is_empty() || text[d.body.clone()].contains(BEGIN);
-    let roots: BTreeSet<usize> = (0..definitions.len()).filter(|n| marked(&definitions[*n])).collect();
+    let marked = |body: &str| body.contains(BEGIN) || words(body).any(|word| variables.contains(word));
+    let root = |d: &Definition| d.name.is_empty() || marked(&text[d.body.clone()]);
+    let roots: BTreeSet<usize> = (0..definitions.len()).filter(|n| root(&definitions[*n])).collect();
     let above = reached(roots, |n| users[n].iter());
     // How a local function is called, and how often, decides what becomes of it.
-    let local = |n: usize| definitions[n].local && !definitions[n].inline;
-    reached(above, |n| uses[n].iter().chain(users[n].iter().filter(move |_| local(n))))
+    reached(above, |n| uses[n].iter().chain(users[n].iter().filter(move |_| definitions[n].is_local())))
 }
 
 fn reached<'a, I: Iterator<Item = &'a usize>>(from: BTreeSet<usize>, next: impl Fn(usize) -> I) -> BTreeSet<usize> {
@@ -169,7 +194,11 @@ mod tests {
     use crate::compile::marks::END;
 
     fn of(text: &str) -> String {
-        reduced(&text.replace('@', &format!("{BEGIN} 3 {END}")))
+        reduced(&marked(text)).unwrap()
+    }
+
+    fn marked(text: &str) -> String {
+        text.replace('@', &format!("{BEGIN} 3 {END}"))
     }
 
     #[test]
@@ -192,13 +221,15 @@ mod tests {
     }
 
     #[test]
-    fn what_others_use_too_stays_a_function() {
-        let text = "static inline int part(void) { return 1; }\n\
-                    static int once(int x) { return part(); }\nstatic int twice(int x) { return x; }\n\
-                    static int entry(int x) { return once(x) + twice(x) + @; }\n\
-                    int other(int x) { return twice(x) + part(); }\nstatic struct s table = { entry };\n";
-        let used = "\n__attribute__((used)) static void *kerf_used[] = { (void *)entry, (void *)twice };\n";
-        assert!(of(text).ends_with(used), "{}", of(text));
+    fn all_callers_of_what_only_the_unit_knows_are_left() {
+        let text = "static int local(int x) { return x; }\nint global(int x) { return x; }\n\
+                    static int entry(int x) { return local(x) + global(x) + @; }\n\
+                    int other(int x) { return local(x); }\nint another(int x) { return global(x); }\n\
+                    static struct s table = { entry };\n";
+        let left = of(text);
+        assert!(left.contains("other(int x) {") && left.contains("another(int x) ;"), "{left}");
+        // Whoever knows the table is gone.
+        assert!(left.ends_with("\n__attribute__((used)) static void *kerf_used[] = { (void *)entry };\n"), "{left}");
     }
 
     #[test]
@@ -209,9 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_with_the_site_as_its_value_stands_for_it() {
+        let text = "static const int limit = 2 * @;\nint f(void) { return limit; }\nint g(void) { return 1; }\n\
+                    struct s name = { \"limit\" };\n";
+        assert!(of(text).contains("int f(void) { return limit; }\nint g(void) ;\n"), "{}", of(text));
+        for text in ["struct s { int x : @; };\n", "int a[@];\n", "int a[] = { @ };\n", "int f(void) { int a[@]; }\n"] {
+            assert_eq!(reduced(&marked(text)), None, "{text}");
+        }
+        assert_eq!(reduced(&marked("static int x = @;\nint *all[] = { &x };\n")), None);
+    }
+
+    #[test]
     fn functions_without_a_plain_name_stay() {
         for text in ["int (*choose(int x))(int) { return 0; }\n", "int f(void) __attribute__((cold)) { return 1; }\n"] {
-            assert_eq!(of(text), text);
+            assert_eq!(reduced(text).as_deref(), Some(text));
         }
     }
 }

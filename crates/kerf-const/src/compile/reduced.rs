@@ -180,7 +180,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 fn named_in_strings(text: &str, definitions: &[Definition]) -> BTreeSet<usize> {
     let mut strings: BTreeSet<&str> = BTreeSet::new();
     let mut from = 0;
-    let ends = definitions.iter().map(|d| d.body.clone()).chain([text.len()..text.len()]);
+    let ends = definitions.iter().map(|d| d.body.clone()).chain(std::iter::once(text.len()..text.len()));
     for body in ends {
         strings.extend(text[from..body.start].split('"').skip(1).step_by(2));
         from = body.end;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use kerf_image::Image;
 
 use crate::analyse::{self, Analysis, Reading};
-use crate::compile::{self, Evaluation, Unit};
+use crate::compile::{self, Evaluation, Rest, Unit};
 use crate::data;
 use crate::deployed::{Deployed, Match};
 use crate::domain::{self, Verdicts};
@@ -141,14 +141,22 @@ fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
         }
     }
     let (whole, reduced): (Vec<Unit>, Vec<Unit>) = units.into_iter().unzip();
-    let same = whole.iter().zip(&reduced).all(|(whole, reduced)| whole.marked() == reduced.marked());
-    let again = match job.build(reduced) {
-        // Without the other functions the compiler may treat these otherwise than it did for the kernel.
-        Ok(entry) if !same && !settled(entry.class) => entry.reason,
-        Err(ConstError::Compile { output, .. }) if !same => output,
-        built => return built,
-    };
-    tracing::debug!(site = job.site.name, why = again, "whole units");
+    // Without the other functions the compiler may treat these otherwise than it did for the kernel: then with more of them.
+    for rest in [Rest::Reached, Rest::Callers] {
+        let units = match rest {
+            Rest::Reached => reduced.clone(),
+            Rest::Callers => in_parallel(whole.len(), |n| whole[n].reduced(rest)),
+        };
+        if whole.iter().zip(&units).all(|(whole, unit)| whole.marked() == unit.marked()) {
+            break;
+        }
+        let why = match job.build(units) {
+            Ok(entry) if !settled(entry.class) => entry.reason,
+            Err(ConstError::Compile { output, .. }) => output,
+            built => return built,
+        };
+        tracing::debug!(site = job.site.name, ?rest, why, "units are not reduced that far");
+    }
     job.build(whole)
 }
 
@@ -159,7 +167,7 @@ fn settled(class: Class) -> bool {
 
 /// The units whose code has to do with the site, the first at least: whole, and reduced to what the site can reach.
 fn emitting(input: &Input, units: Vec<Unit>) -> Result<Vec<(Unit, Unit)>, ConstError> {
-    let reduced = in_parallel(units.len(), |n| units[n].reduced());
+    let reduced = in_parallel(units.len(), |n| units[n].reduced(Rest::Reached));
     let mut units: Vec<(Unit, Unit)> = units.into_iter().zip(reduced).collect();
     if units.len() < 2 {
         return Ok(units);

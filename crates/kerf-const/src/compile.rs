@@ -21,6 +21,7 @@ use self::marks::{
     BEGIN, END, PROBE, declarations_before, mark_in_string, marks_only_in_statements, probed, substitute,
     without_line_marks,
 };
+pub use self::reduced::Rest;
 use crate::error::ConstError;
 use crate::site::{Site, parse_integer};
 use crate::tree::Tree;
@@ -157,8 +158,8 @@ impl Unit {
     }
 
     /// The unit without the functions that have nothing to do with the site; itself where the site may be part of a type or a table.
-    pub fn reduced(&self) -> Unit {
-        let less = self.marked().and_then(reduced::reduced);
+    pub fn reduced(&self, rest: Rest) -> Unit {
+        let less = self.marked().and_then(|text| reduced::reduced(text, rest));
         less.map_or_else(
             || self.clone(),
             |text| Unit {

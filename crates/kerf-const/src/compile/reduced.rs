@@ -1,13 +1,22 @@
 //! A unit without the functions that have nothing to do with a site: most of what a compiler does for a variant is for those.
 //!
-//! Kept are the functions that use the site, those that call them, which may have them inlined, and all that these call; of functions that
-//! only the unit knows all callers, too, for how they are called decides what becomes of them. Of the others a declaration is left. What the compiler makes of such a unit is compared with the deployed code like that of a whole one, so that a
+//! Kept are the functions that use the site, those that call them, which may have them inlined, and all that these call. Of the others a
+//! declaration is left. What the compiler makes of such a unit is compared with the deployed code like that of a whole one, so that a
 //! function which it treats otherwise without the rest is noticed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use super::marks::{BEGIN, walk};
+
+/// How much of a unit is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// What the site can reach. Of other calls of those functions the compiler only learns that there are some.
+    Reached,
+    /// Also all functions that call those which only the unit can call: how they are called decides what becomes of them.
+    Callers,
+}
 
 /// A function's definition.
 struct Definition<'a> {
@@ -23,18 +32,20 @@ struct Definition<'a> {
 
 /// The text without the bodies of functions that have nothing to do with the marked site; none where the site may be part of a type or a
 /// table.
-pub(super) fn reduced(text: &str) -> Option<String> {
+pub(super) fn reduced(text: &str, rest: Rest) -> Option<String> {
     let Outline { definitions, tables, variables, misplaced } = Outline::of(text);
     let in_tables: BTreeSet<&str> =
         tables.into_iter().flat_map(|table| text[table].split('"').step_by(2).flat_map(words)).collect();
     if misplaced || variables.iter().any(|name| in_tables.contains(name)) {
         return None;
     }
-    let kept = kept(text, &definitions, &variables);
+    let kept = kept(text, &definitions, &variables, rest);
+    let mut elsewhere = in_tables;
     let needed = named_in_strings(text, &definitions);
     let mut result = String::with_capacity(text.len() / 2);
     let mut from = 0;
     for (n, definition) in definitions.iter().enumerate().filter(|(n, _)| !kept.contains(n)) {
+        elsewhere.extend(words(&text[definition.body.clone()]));
         result.push_str(&text[from..definition.body.start]);
         // An alias needs a definition that it stands for.
         result.push_str(if needed.contains(&n) { "{ }" } else { ";" });
@@ -42,7 +53,7 @@ pub(super) fn reduced(text: &str) -> Option<String> {
         from = definition.body.end;
     }
     result.push_str(&text[from..]);
-    let used = kept.iter().map(|n| &definitions[*n]).filter(|d| d.is_local() && in_tables.contains(d.name));
+    let used = kept.iter().map(|n| &definitions[*n]).filter(|d| d.is_local() && elsewhere.contains(d.name));
     let used: BTreeSet<&str> = used.map(|d| d.name).collect();
     if !used.is_empty() {
         let all: Vec<String> = used.into_iter().map(|name| format!("(void *){name}")).collect();
@@ -144,7 +155,7 @@ fn is_word(c: char) -> bool {
 }
 
 /// The definitions that the site can reach, and those without a name.
-fn kept(text: &str, definitions: &[Definition], variables: &BTreeSet<&str>) -> BTreeSet<usize> {
+fn kept(text: &str, definitions: &[Definition], variables: &BTreeSet<&str>, rest: Rest) -> BTreeSet<usize> {
     let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
     definitions.iter().enumerate().for_each(|(n, d)| named.entry(d.name).or_default().push(n));
     let uses: Vec<BTreeSet<usize>> = definitions
@@ -159,8 +170,8 @@ fn kept(text: &str, definitions: &[Definition], variables: &BTreeSet<&str>) -> B
     let root = |d: &Definition| d.name.is_empty() || marked(&text[d.body.clone()]);
     let roots: BTreeSet<usize> = (0..definitions.len()).filter(|n| root(&definitions[*n])).collect();
     let above = reached(roots, |n| users[n].iter());
-    // How a local function is called, and how often, decides what becomes of it.
-    reached(above, |n| uses[n].iter().chain(users[n].iter().filter(move |_| definitions[n].is_local())))
+    let callers = |n: usize| rest == Rest::Callers && definitions[n].is_local();
+    reached(above, |n| uses[n].iter().chain(users[n].iter().filter(move |_| callers(n))))
 }
 
 fn reached<'a, I: Iterator<Item = &'a usize>>(from: BTreeSet<usize>, next: impl Fn(usize) -> I) -> BTreeSet<usize> {
@@ -194,7 +205,7 @@ mod tests {
     use crate::compile::marks::END;
 
     fn of(text: &str) -> String {
-        reduced(&marked(text)).unwrap()
+        reduced(&marked(text), Rest::Reached).unwrap()
     }
 
     fn marked(text: &str) -> String {
@@ -226,10 +237,13 @@ mod tests {
                     static int entry(int x) { return local(x) + global(x) + @; }\n\
                     int other(int x) { return local(x); }\nint another(int x) { return global(x); }\n\
                     static struct s table = { entry };\n";
-        let left = of(text);
+        let left = reduced(&marked(text), Rest::Callers).unwrap();
         assert!(left.contains("other(int x) {") && left.contains("another(int x) ;"), "{left}");
         // Whoever knows the table is gone.
         assert!(left.ends_with("\n__attribute__((used)) static void *kerf_used[] = { (void *)entry };\n"), "{left}");
+        let left = of(text);
+        assert!(left.contains("other(int x) ;"), "{left}");
+        assert!(left.ends_with(" = { (void *)entry, (void *)local };\n"), "{left}");
     }
 
     #[test]
@@ -245,15 +259,15 @@ mod tests {
                     struct s name = { \"limit\" };\n";
         assert!(of(text).contains("int f(void) { return limit; }\nint g(void) ;\n"), "{}", of(text));
         for text in ["struct s { int x : @; };\n", "int a[@];\n", "int a[] = { @ };\n", "int f(void) { int a[@]; }\n"] {
-            assert_eq!(reduced(&marked(text)), None, "{text}");
+            assert_eq!(reduced(&marked(text), Rest::Callers), None, "{text}");
         }
-        assert_eq!(reduced(&marked("static int x = @;\nint *all[] = { &x };\n")), None);
+        assert_eq!(reduced(&marked("static int x = @;\nint *all[] = { &x };\n"), Rest::Reached), None);
     }
 
     #[test]
     fn functions_without_a_plain_name_stay() {
         for text in ["int (*choose(int x))(int) { return 0; }\n", "int f(void) __attribute__((cold)) { return 1; }\n"] {
-            assert_eq!(reduced(text).as_deref(), Some(text));
+            assert_eq!(reduced(text, Rest::Reached).as_deref(), Some(text));
         }
     }
 }

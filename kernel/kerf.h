@@ -26,7 +26,7 @@ struct seq_file;
 #define KERF_PAUSE_MAX_MS	86400000
 #define KERF_WINDOW_MAX		32
 #define KERF_INSNS_MAX		12
-#define KERF_CODE_MAX		24	/* bytes in the place of one instruction */
+#define KERF_CODE_MAX		32	/* bytes in the place of one instruction */
 #define KERF_DETOUR_MAX		123	/* bytes of a detour as sent */
 #define KERF_OWNER_MAX		64
 #define KERF_SHARE_MAX		1000000	/* thousandths of one CPU's time: a thousand CPUs */

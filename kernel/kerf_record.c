@@ -95,7 +95,7 @@ static int parse_detour(struct reader *r, struct kerf_location *loc, size_t coun
 	for (i = 0; i < count; i++) {
 		len = number(r, 1);
 		if (!len || len > KERF_CODE_MAX || at + len > KERF_DETOUR_MAX)
-			return bad(r, "an instruction becomes 1 to 24 bytes, a detour 123 at most");
+			return bad(r, "an instruction becomes 1 to 32 bytes, a detour 123 at most");
 		bytes(r, loc->code + at, len);
 		loc->code_len[i] = len;
 		at += len;

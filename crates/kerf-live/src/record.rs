@@ -172,7 +172,7 @@ fn write_instructions(writer: &mut Writer, id: &str, instructions: &[DetourInstr
     limited(id, total, 1, 123, "bytes in a detour", "1 to 123")?;
     for instruction in instructions {
         let length = instruction.bytes.len();
-        writer.u8(limited(id, length, 1, 24, "bytes in the place of an instruction", "1 to 24")? as u8);
+        writer.u8(limited(id, length, 1, 32, "bytes in the place of an instruction", "1 to 32")? as u8);
         writer.bytes.extend(&instruction.bytes);
     }
     Ok(())

@@ -27,6 +27,7 @@ struct seq_file;
 #define KERF_WINDOW_MAX		32
 #define KERF_INSNS_MAX		12
 #define KERF_CODE_MAX		32	/* bytes in the place of one instruction */
+#define KERF_CHANGED_MAX	8	/* instructions of a detour that differ */
 #define KERF_DETOUR_MAX		123	/* bytes of a detour as sent */
 #define KERF_OWNER_MAX		64
 #define KERF_SHARE_MAX		1000000	/* thousandths of one CPU's time: a thousand CPUs */

@@ -108,9 +108,9 @@ static int verify_detour(struct kerf_location *loc, struct kerf_report *report)
 	if (k != loc->insns || from != loc->len)
 		return kerf_refuse(report, -EINVAL, "%s: detour at %pS: %u instructions do not cover the window of %u bytes",
 				   loc->entry->id, (void *)loc->addr, loc->insns, loc->len);
-	if (changed > KERF_MARKS_MAX)
+	if (changed > KERF_CHANGED_MAX)
 		return kerf_refuse(report, -EINVAL, "%s: detour at %pS: %u instructions differ, %u may", loc->entry->id,
-				   (void *)loc->addr, changed, KERF_MARKS_MAX);
+				   (void *)loc->addr, changed, KERF_CHANGED_MAX);
 	write_window(loc);
 	return kerf_emit(loc, report) ?: kerf_decider_check_marks(loc, report);
 }

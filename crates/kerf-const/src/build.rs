@@ -140,47 +140,22 @@ fn build_site(input: &Input, site: Site) -> Result<Entry, ConstError> {
             return Ok(job.refuse(Class::Layout, reason, std::slice::from_ref(unit)));
         }
     }
-    let (whole, reduced): (Vec<Unit>, Vec<Unit>) = units.into_iter().unzip();
-    // Without the other functions the compiler may treat these otherwise than it did for the kernel: then with more of them.
-    for rest in [Rest::Reached, Rest::Callers] {
-        let units = match rest {
-            Rest::Reached => reduced.clone(),
-            Rest::Callers => in_parallel(whole.len(), |n| whole[n].reduced(rest)),
-        };
-        if whole.iter().zip(&units).all(|(whole, unit)| whole.marked() == unit.marked()) {
-            break;
-        }
-        let why = match job.build(units) {
-            Ok(entry) if !settled(entry.class) => entry.reason,
-            Err(ConstError::Compile { output, .. }) => output,
-            built => return built,
-        };
-        tracing::debug!(site = job.site.name, ?rest, why, "units are not reduced that far");
-    }
-    job.build(whole)
-}
-
-/// Whether whole units would show nothing else than reduced ones did.
-fn settled(class: Class) -> bool {
-    matches!(class, Class::Proved | Class::Sensitive | Class::Data | Class::Layout)
+    let (whole, reduced) = units.into_iter().unzip();
+    job.build_reduced(whole, reduced)
 }
 
 /// The units whose code has to do with the site, the first at least: whole, and reduced to what the site can reach.
 fn emitting(input: &Input, units: Vec<Unit>) -> Result<Vec<(Unit, Unit)>, ConstError> {
     let reduced = in_parallel(units.len(), |n| units[n].reduced(Rest::Reached));
-    let mut units: Vec<(Unit, Unit)> = units.into_iter().zip(reduced).collect();
+    let units: Vec<(Unit, Unit)> = units.into_iter().zip(reduced).collect();
     if units.len() < 2 {
         return Ok(units);
     }
     let emits =
         in_parallel(units.len(), |n| units[n].1.emits(input.tree)).into_iter().collect::<Result<Vec<_>, _>>()?;
     let any = emits.contains(&true);
-    let mut n = 0;
-    units.retain(|_| {
-        n += 1;
-        emits[n - 1] || !any && n == 1
-    });
-    Ok(units)
+    let kept = |(n, unit): (usize, _)| (emits[n] || !any && n == 0).then_some(unit);
+    Ok(units.into_iter().enumerate().filter_map(kept).collect())
 }
 
 /// The unit of a candidate, if it uses the site.
@@ -247,6 +222,39 @@ impl Job<'_> {
 
     fn refuse(&self, class: Class, reason: String, units: &[Unit]) -> Entry {
         self.entry(class, reason, units)
+    }
+
+    /// Builds from reduced units. Without the other functions the compiler may treat these otherwise than it did for the kernel: then
+    /// from units that have more of them, in the end from whole ones.
+    fn build_reduced(&self, whole: Vec<Unit>, reduced: Vec<Unit>) -> Result<Entry, ConstError> {
+        let differ = |a: &[Unit], b: &[Unit]| a.iter().zip(b).any(|(a, b)| a.marked() != b.marked());
+        if differ(&whole, &reduced) {
+            if let Some(entry) = self.settled(reduced.clone())? {
+                return Ok(entry);
+            }
+            let more = in_parallel(whole.len(), |n| whole[n].reduced(Rest::Callers));
+            if differ(&whole, &more)
+                && differ(&reduced, &more)
+                && let Some(entry) = self.settled(more)?
+            {
+                return Ok(entry);
+            }
+        }
+        self.build(whole)
+    }
+
+    /// Builds, unless other functions of the units could make a difference.
+    fn settled(&self, units: Vec<Unit>) -> Result<Option<Entry>, ConstError> {
+        let why = match self.build(units) {
+            Ok(entry) => match entry.class {
+                Class::Proved | Class::Sensitive | Class::Data | Class::Layout => return Ok(Some(entry)),
+                _ => entry.reason,
+            },
+            Err(ConstError::Compile { output, .. }) => output,
+            Err(other) => return Err(other),
+        };
+        tracing::debug!(site = self.site.name, why, "the units are reduced too far");
+        Ok(None)
     }
 
     fn build(&self, units: Vec<Unit>) -> Result<Entry, ConstError> {

@@ -99,7 +99,7 @@ fn divides_together(function: &Function, flow: &Flow, chain: &Chain, target: Reg
         link.then(|| if number == chain.whole { chain.factor as i64 } else { 1 })
     };
     let mut arena = Arena::new();
-    let states = both(&mut arena, function, first.0..=last.0, &number);
+    let states = both(&mut arena, function, flow, first.0..=last.0, &number);
     states.is_some_and(|[deployed, meant]| deployed.gpr[target.number()] == meant.gpr[target.number()])
 }
 
@@ -108,12 +108,13 @@ fn divides_together(function: &Function, flow: &Flow, chain: &Chain, target: Reg
 pub fn both(
     arena: &mut Arena,
     function: &Function,
+    flow: &Flow,
     links: std::ops::RangeInclusive<usize>,
     number: &dyn Fn(Number) -> Option<i64>,
 ) -> Option<[State; 2]> {
     let mut state = State::symbolic(arena);
     state.undefined = Undefined::Named("chain".into());
-    for insn in before(function, *links.start()) {
+    for insn in before(function, flow, *links.start()) {
         // What cannot be executed is forgotten with all before it.
         if step(arena, &mut state, &insn.insn, &Overrides::new()).is_err() {
             state = State::symbolic(arena);
@@ -141,13 +142,12 @@ pub fn both(
 }
 
 /// Instructions right before one, behind the last branch or way in.
-fn before(function: &Function, index: usize) -> &[Insn] {
-    let ways_in: Vec<u64> = function.code.iter().filter_map(Insn::branch_target).collect();
+fn before<'a>(function: &'a Function, flow: &Flow, index: usize) -> &'a [Insn] {
     let mut start = index;
     while start > 0 && index - start < MOST_BEFORE {
-        let (here, previous) = (&function.code[start], &function.code[start - 1]);
+        let previous = &function.code[start - 1];
         let plain = previous.insn.flow_control() == FlowControl::Next && !previous.patched && !previous.rewritten;
-        if !plain || !previous.references.is_empty() || ways_in.contains(&here.offset()) {
+        if !plain || !previous.references.is_empty() || flow.targets.contains(&start) {
             break;
         }
         start -= 1;

@@ -3,6 +3,7 @@
 //! The unit is preprocessed once with marks around the site's text, in a private mount namespace where the marked
 //! copy covers the file: the tree itself is never written. A variant is the text between the marks replaced.
 
+pub(crate) mod items;
 pub mod kept;
 mod marks;
 mod reduced;

@@ -14,6 +14,7 @@ use crate::entry::{Interval, Span};
 use crate::form::{self, Form};
 use crate::liveness::Liveness;
 use crate::operation::{self, Operation};
+use crate::span::Flow;
 use crate::update::{self, Update};
 
 /// Random states on which each instruction of a span runs natively.
@@ -164,7 +165,8 @@ impl Proofs {
         let mut arena = Arena::new();
         let last = template.function.code.get(*links.end())?.offset();
         let number = |number: Number| template.number(number, self.stock);
-        let [deployed, mut meant] = chain::both(&mut arena, &template.function, links, &number)?;
+        let [deployed, mut meant] =
+            chain::both(&mut arena, &template.function, &Flow::new(&template.function), links, &number)?;
         for register in live.map_or(Vec::new(), |l| l.free(last)) {
             meant.gpr[register.number()] = deployed.gpr[register.number()];
         }

@@ -8,12 +8,12 @@ use std::sync::OnceLock;
 
 use kerf_const::apply::{Choice, Running, Setting, derived, live_entry};
 use kerf_const::build::{Input, Reach, Recheck, build, certify_value, verify};
-use kerf_const::entry::{Class, Entry, Interval};
+use kerf_const::entry::{Class, Entry, Interval, Span};
 use kerf_const::form::Form;
 use kerf_const::site::Query;
 use kerf_const::tree::Tree;
 use kerf_image::Image;
-use kerf_live::Change;
+use kerf_live::{Change, DetourInstruction, Location};
 
 struct Kernel {
     tree: Tree,
@@ -179,6 +179,27 @@ fn times_in_milliseconds_become_ceilings() {
     assert_eq!((form.apply(2), form.apply(3), form.apply(5)), (Some(1), Some(1), Some(2)), "{form}");
 }
 
+/// The forms of a span's numbers, and whether each multiplies or divides together with others.
+fn forms(span: &Span) -> Vec<(Form, bool)> {
+    span.iv.iter().map(|iv| (iv.form, iv.chained)).collect()
+}
+
+/// What stands in the place of each location for a value.
+fn detours(entry: &Entry, value: i128) -> Vec<Vec<DetourInstruction>> {
+    let live = live_entry(entry, Setting::Value(value), Choice::Cheapest, &Running::default()).unwrap();
+    let detour = |location: Location| match location.change {
+        Change::Detour { instructions } => instructions,
+        other => panic!("{other:?}"),
+    };
+    live.locations.into_iter().map(detour).collect()
+}
+
+/// How many instructions hold a number in a field of 32 bits.
+fn holding(detour: &[DetourInstruction], number: u8) -> usize {
+    let holds = |bytes: &[u8]| bytes.windows(4).any(|field| field == [number, 0, 0, 0]);
+    detour.iter().filter(|insn| holds(&insn.bytes)).count()
+}
+
 /// `lea (x,x,4), y; lea 99(y,y,4), y` multiplies by 25: the first of both by V then, the other by 1.
 #[test]
 fn a_product_of_several_instructions_is_one() {
@@ -186,16 +207,10 @@ fn a_product_of_several_instructions_is_one() {
     let entry = kernel.build("INUSE_ADJ_STEP_PCT");
     assert_eq!((entry.class, entry.spans.len()), (Class::Proved, 1), "{}", entry.reason);
     assert!(entry.certifies(26) && entry.certifies(100), "{:?}", entry.domain);
-    let forms: Vec<(Form, bool)> = entry.spans[0].iv.iter().map(|iv| (iv.form, iv.chained)).collect();
-    assert_eq!(forms, [(Form::Affine { a: 1, b: 0 }, true), (Form::ONE, true)]);
+    assert_eq!(forms(&entry.spans[0]), [(Form::Affine { a: 1, b: 0 }, true), (Form::ONE, true)]);
     assert_eq!(derived(&entry), [Form::Affine { a: 1, b: 0 }]);
-    let live = live_entry(&entry, Setting::Value(30), Choice::Cheapest, &Running::default()).unwrap();
-    let Change::Detour { instructions } = &live.locations[0].change else { panic!("{:?}", live.locations) };
-    let times = |factor: u8| {
-        let holds = |bytes: &[u8]| bytes.windows(4).any(|field| field == [factor, 0, 0, 0]);
-        instructions.iter().filter(|insn| holds(&insn.bytes)).count()
-    };
-    assert_eq!((live.locations.len(), times(30), times(1)), (1, 1, 1), "{instructions:?}");
+    let detours = detours(&entry, 30);
+    assert_eq!((detours.len(), holding(&detours[0], 30), holding(&detours[0], 1)), (1, 1, 1), "{detours:?}");
     let mut wrong = entry.clone();
     wrong.spans[0].iv[1].form = Form::Affine { a: 0, b: 2 };
     wrong.spans[0].iv[1].stock = 2;
@@ -209,19 +224,13 @@ fn a_division_and_a_product_that_interleave_are_one_span() {
     let entry = kernel.build("NUMA_PERIOD_SLOTS");
     assert_eq!((entry.class, entry.spans.len()), (Class::Proved, 2), "{}", entry.reason);
     assert!(entry.certifies(7) && entry.certifies(30), "{:?}", entry.domain);
-    let forms: Vec<(Form, bool)> = entry.spans[0].iv.iter().map(|iv| (iv.form, iv.chained)).collect();
-    let whole = Form::Affine { a: 1, b: 0 };
-    let rounded = (Form::Affine { a: 1, b: -1 }, false);
-    assert_eq!(forms, [rounded, (Form::ONE, true), (whole, true), (Form::ONE, true), (whole, true)]);
-    let live = live_entry(&entry, Setting::Value(30), Choice::Cheapest, &Running::default()).unwrap();
-    let Change::Detour { instructions } = &live.locations[0].change else { panic!("{:?}", live.locations) };
-    let with = |number: u8| {
-        let holds = |bytes: &[u8]| bytes.windows(4).any(|field| field == [number, 0, 0, 0]);
-        instructions.iter().filter(|insn| holds(&insn.bytes)).count()
-    };
+    let (whole, rounded) = (Form::Affine { a: 1, b: 0 }, Form::Affine { a: 1, b: -1 });
+    let expected = [(rounded, false), (Form::ONE, true), (whole, true), (Form::ONE, true), (whole, true)];
+    assert_eq!(forms(&entry.spans[0]), expected);
+    let detour = &detours(&entry, 30)[0];
     // lea 29(%rcx), %esi; the product and the divisor; what the others multiply by.
-    assert_eq!(instructions[0].bytes, [0x8d, 0x71, 29]);
-    assert_eq!((with(30), with(1)), (2, 2), "{instructions:?}");
+    assert_eq!(detour[0].bytes, [0x8d, 0x71, 29]);
+    assert_eq!((holding(detour, 30), holding(detour, 1)), (2, 2), "{detour:?}");
 }
 
 #[test]

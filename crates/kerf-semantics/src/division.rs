@@ -95,34 +95,19 @@ impl Arena {
         }
     }
 
-    /// `t` as the upper `width(x)` bits of a product of x: x, whether it is signed, the factor, the shift.
-    fn high_part(&self, t: Term) -> Option<Scaled> {
-        let Node::Extract(sum, hi, lo) = *self.node(t) else { return None };
-        let Node::Sum(terms, 0) = self.node(sum) else { return None };
-        let [(term, factor)] = terms.as_ref() else { return None };
-        let (x, signed) = match *self.node(*term) {
-            Node::Zext(x) => (x, false),
-            Node::Sext(x) => (x, true),
-            _ => return None,
-        };
-        (self.width(sum) == hi + 1 && self.width(x) == hi - lo + 1).then_some(Scaled {
-            x,
-            signed,
-            factor: *factor,
-            shift: lo,
-        })
-    }
-
     /// x + ⌊x·m/2^b⌋ = ⌊x·(2^b + m)/2^b⌋, for factors that do not fit with their sign.
     fn scaled_signed(&self, x: Term, t: Term, hi: u32, lo: u32) -> Option<Scaled> {
-        let high = self.high_part(t)?;
+        let Node::Extract(sum, top, shift) = *self.node(t) else { return None };
+        let Node::Sum(terms, 0) = self.node(sum) else { return None };
+        let &[(term, factor)] = terms.as_ref() else { return None };
         let width = self.width(x);
-        if high.x != x || !high.signed || hi + 1 != width || high.shift + lo > 126 {
+        let upper_half = self.width(sum) == top + 1 && width == top - shift + 1;
+        if *self.node(term) != Node::Sext(x) || !upper_half || hi + 1 != width || shift + lo > 126 {
             return None;
         }
-        let factor = signed(high.factor, width + high.shift).checked_add(1 << high.shift)?;
+        let factor = signed(factor, width + shift).checked_add(1 << shift)?;
         let factor = u128::try_from(factor).ok()?;
-        Some(Scaled { x, signed: true, factor, shift: high.shift + lo })
+        Some(Scaled { x, signed: true, factor, shift: shift + lo })
     }
 
     /// t + ⌊(x - t)/2⌋ = ⌊(x + t)/2⌋ with t = ⌊x·m/2^b⌋ ≤ x, for factors of one bit more than x has. Both terms are

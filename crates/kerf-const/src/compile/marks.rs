@@ -77,23 +77,16 @@ pub(super) fn declarations_before(text: &str) -> &str {
 
 /// Where a character of C stands.
 #[derive(Default)]
-pub(super) struct Place {
+struct Place {
     /// Braces around it; a closing one stands outside of its own.
-    pub(super) braces: u32,
+    braces: u32,
     brackets: u32,
     /// Whether the outermost brace opened last is a function's.
-    pub(super) function: bool,
-}
-
-impl Place {
-    /// Whether square brackets stand around it.
-    pub(super) fn is_in_brackets(&self) -> bool {
-        self.brackets > 0
-    }
+    function: bool,
 }
 
 /// Shows every character outside literals and line marks with its place and offset until one is what is sought.
-pub(super) fn walk(text: &str, mut sought: impl FnMut(&Place, usize, char) -> bool) -> bool {
+fn walk(text: &str, mut sought: impl FnMut(&Place, usize, char) -> bool) -> bool {
     let (mut place, mut last, mut at) = (Place::default(), ' ', 0);
     while let Some(c) = text[at..].chars().next() {
         let rest = &text[at..];
@@ -126,7 +119,7 @@ pub(super) fn walk(text: &str, mut sought: impl FnMut(&Place, usize, char) -> bo
 }
 
 /// Bytes of the string or character literal that a text begins with.
-fn quoted(text: &str) -> usize {
+pub(super) fn quoted(text: &str) -> usize {
     let mut bytes = text.bytes().enumerate();
     let Some((_, quote)) = bytes.next() else { return 0 };
     while let Some((at, byte)) = bytes.next() {

@@ -1,13 +1,15 @@
 //! A unit without the functions that have nothing to do with a site: most of what a compiler does for a variant is for those.
 //!
-//! Kept are the functions that use the site, those that call them, which may have them inlined, and all that these call. Of the others a
-//! declaration is left. What the compiler makes of such a unit is compared with the deployed code like that of a whole one, so that a
-//! function which it treats otherwise without the rest is noticed.
+//! Kept are the functions that use the site, those that lead to them, which may have them inlined, and all that these call. Tables of
+//! functions and aliases lead to what they name. Of the other functions a declaration is left. What the compiler makes of such a unit is
+//! compared with the deployed code like that of a whole one, so a function which it treats otherwise without the rest is noticed.
+//! For a value that nobody compiled in a whole unit it could still decide otherwise on inlining; `kerf const verify` compiles whole units.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-use super::marks::{BEGIN, walk};
+use super::items::{self, Item};
+use super::marks::BEGIN;
 
 /// How much of a unit is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,48 +20,38 @@ pub enum Rest {
     Callers,
 }
 
-/// A function's definition.
-struct Definition<'a> {
-    /// Its name; empty where it is not plain.
-    name: &'a str,
-    /// Whether it is to become part of its callers.
-    inline: bool,
-    /// Whether all that call it are in the unit.
-    local: bool,
-    /// From its opening brace to behind the closing one.
-    body: Range<usize>,
-}
-
 /// The text without the bodies of functions that have nothing to do with the marked site; none where the site may be part of a type or a
 /// table.
 pub(super) fn reduced(text: &str, rest: Rest) -> Option<String> {
-    let Outline { definitions, tables, variables, misplaced } = Outline::of(text);
-    let in_tables: BTreeSet<&str> =
-        tables.into_iter().flat_map(|table| text[table].split('"').step_by(2).flat_map(words)).collect();
-    if misplaced || variables.iter().any(|name| in_tables.contains(name)) {
-        return None;
-    }
-    let kept = kept(text, &definitions, &variables, rest);
-    let mut elsewhere = in_tables;
-    let needed = named_in_strings(text, &definitions);
-    let mut result = String::with_capacity(text.len() / 2);
+    let tokens = items::tokens(text);
+    let unit = Unit::of(items::items(&tokens));
+    let kept = unit.kept(rest)?;
+    let dropped: Vec<usize> = (0..unit.items.len()).filter(|n| unit.is_function(*n) && !kept.contains(n)).collect();
+    let mut result = String::with_capacity(text.len());
     let mut from = 0;
-    for (n, definition) in definitions.iter().enumerate().filter(|(n, _)| !kept.contains(n)) {
-        elsewhere.extend(words(&text[definition.body.clone()]));
-        result.push_str(&text[from..definition.body.start]);
+    for n in &dropped {
+        let body = body(text, &unit.items[*n]);
+        result.push_str(&text[from..body.start]);
         // An alias needs a definition that it stands for.
-        result.push_str(if needed.contains(&n) { "{ }" } else { ";" });
-        lines_of(&text[definition.body.clone()], &mut result);
-        from = definition.body.end;
+        result.push_str(if unit.users[*n].iter().any(|user| unit.is_alias(*user)) { "{ }" } else { ";" });
+        lines_of(&text[body.clone()], &mut result);
+        from = body.end;
     }
     result.push_str(&text[from..]);
-    let used = kept.iter().map(|n| &definitions[*n]).filter(|d| d.is_local() && elsewhere.contains(d.name));
-    let used: BTreeSet<&str> = used.map(|d| d.name).collect();
+    let used = unit.used_elsewhere(&kept);
     if !used.is_empty() {
         let all: Vec<String> = used.into_iter().map(|name| format!("(void *){name}")).collect();
         result.push_str(&format!("\n__attribute__((used)) static void *kerf_used[] = {{ {} }};\n", all.join(", ")));
     }
     Some(result)
+}
+
+/// From the opening brace of a function to behind its closing one.
+fn body(text: &str, function: &Item) -> Range<usize> {
+    let offset = |token: &str| token.as_ptr().addr() - text.as_ptr().addr();
+    let tokens = &function.tokens;
+    let start = tokens.iter().find(|token| **token == "{").map_or(0, |token| offset(token));
+    start..tokens.last().map_or(start, |token| offset(token) + token.len())
 }
 
 /// The ends of lines and the line marks of a text, so that what follows keeps its line numbers.
@@ -72,106 +64,116 @@ fn lines_of(text: &str, into: &mut String) {
     }
 }
 
-impl Definition<'_> {
-    /// Whether what becomes of it depends on who calls it. Inline functions may compile as part of their callers only.
-    fn is_local(&self) -> bool {
-        self.local && !self.inline && !self.name.is_empty()
+/// What an item is to the functions of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Function,
+    /// A variable with an initial value.
+    Variable,
+    /// Another name of a function.
+    Alias,
+    Other,
+}
+
+/// The items of a unit, and which of them lead to which.
+struct Unit<'a> {
+    items: Vec<Item<'a>>,
+    kinds: Vec<Kind>,
+    uses: Vec<BTreeSet<usize>>,
+    users: Vec<BTreeSet<usize>>,
+}
+
+impl<'a> Unit<'a> {
+    fn of(items: Vec<Item<'a>>) -> Unit<'a> {
+        let kinds: Vec<Kind> = items.iter().map(kind).collect();
+        let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (n, item) in items.iter().enumerate().filter(|(n, _)| kinds[*n] != Kind::Other) {
+            item.declares.iter().for_each(|name| named.entry(name).or_default().push(n));
+        }
+        let mut uses = vec![BTreeSet::new(); items.len()];
+        let mut users = uses.clone();
+        for (n, item) in items.iter().enumerate().filter(|(n, _)| kinds[*n] != Kind::Other) {
+            let strings = item.tokens.iter().filter(|_| kinds[n] == Kind::Alias).map(|token| token.trim_matches('"'));
+            let names = item.refers.iter().copied().chain(strings);
+            uses[n] = names.filter_map(|name| named.get(name)).flatten().copied().filter(|other| *other != n).collect();
+            uses[n].iter().for_each(|other: &usize| _ = users[*other].insert(n));
+        }
+        Unit { items, kinds, uses, users }
+    }
+
+    fn is_function(&self, n: usize) -> bool {
+        self.kinds[n] == Kind::Function
+    }
+
+    fn is_alias(&self, n: usize) -> bool {
+        self.kinds[n] == Kind::Alias
+    }
+
+    /// Whether what becomes of a function depends on who calls it. Inline functions may compile as part of their callers only.
+    fn is_local(&self, n: usize) -> bool {
+        let mut head = self.items[n].tokens.iter().take_while(|token| **token != "{");
+        self.is_function(n)
+            && head.clone().any(|token| *token == "static")
+            && !head.any(|token| token.contains("inline"))
+    }
+
+    /// The functions that the site can reach, and those without a plain name; none where the site is part of something else.
+    fn kept(&self, rest: Rest) -> Option<BTreeSet<usize>> {
+        let marked = |n: &usize| self.items[*n].tokens.contains(&BEGIN);
+        let mut roots: BTreeSet<usize> = (0..self.items.len()).filter(marked).collect();
+        if !roots.iter().all(|n| self.is_in_statements(*n) || self.is_value(*n)) {
+            return None;
+        }
+        roots.extend((0..self.items.len()).filter(|n| self.is_function(*n) && self.items[*n].declares.is_empty()));
+        let mut above = reached(roots, |n| self.users[n].iter());
+        above.retain(|n| self.is_function(*n));
+        let callers = |n: usize| rest == Rest::Callers && self.is_local(n);
+        let code = |n: &usize| self.kinds[*n] != Kind::Variable;
+        let below = |n: usize| self.uses[n].iter().chain(self.users[n].iter().filter(move |_| callers(n)));
+        Some(reached(above, |n| below(n).filter(|other| code(other))))
+    }
+
+    /// Whether all marks of a function stand in its body, outside of square brackets.
+    fn is_in_statements(&self, n: usize) -> bool {
+        let (mut body, mut brackets) = (false, 0);
+        self.is_function(n)
+            && self.items[n].tokens.iter().all(|token| {
+                body |= *token == "{";
+                brackets += i32::from(*token == "[") - i32::from(*token == "]");
+                *token != BEGIN || body && brackets == 0
+            })
+    }
+
+    /// Whether the site is in the initial value of a variable that is no table.
+    fn is_value(&self, n: usize) -> bool {
+        let mut before = self.items[n].tokens.iter().take_while(|token| **token != BEGIN);
+        self.kinds[n] == Kind::Variable && before.clone().any(|t| *t == "=") && !before.any(|t| matches!(*t, "{" | "["))
+    }
+
+    /// Local functions among the kept ones that variables or dropped functions use as well.
+    fn used_elsewhere(&self, kept: &BTreeSet<usize>) -> BTreeSet<&'a str> {
+        let elsewhere = |user: &usize| !kept.contains(user);
+        let used = kept.iter().filter(|n| self.is_local(**n) && self.users[**n].iter().any(elsewhere));
+        used.filter_map(|n| self.items[*n].declares.last().copied()).collect()
     }
 }
 
-/// What stands outside of functions and what their bodies are.
-#[derive(Default)]
-struct Outline<'a> {
-    definitions: Vec<Definition<'a>>,
-    /// Other braces: initial values among them.
-    tables: Vec<Range<usize>>,
-    /// Variables whose initial value is the site.
-    variables: BTreeSet<&'a str>,
-    /// Whether the site stands elsewhere outside of functions, or in brackets.
-    misplaced: bool,
-}
-
-impl Outline<'_> {
-    fn of(text: &str) -> Outline<'_> {
-        // Where the last declaration ended, and where the last braces begin.
-        let (mut found, mut end, mut start) = (Outline::default(), 0, 0);
-        walk(text, |place, at, c| {
-            match c {
-                '{' if place.braces == 1 => start = at,
-                '}' if place.braces == 0 && place.function => {
-                    let before = &text[end..start];
-                    let (inline, local) = (|word: &str| word.contains("inline"), |word: &str| word == "static");
-                    found.definitions.push(Definition {
-                        name: name_before(before),
-                        inline: words(before).any(inline),
-                        local: words(before).any(local),
-                        body: start..at + 1,
-                    });
-                    end = at + 1;
-                }
-                '}' if place.braces == 0 => found.tables.push(start..at + 1),
-                ';' if place.braces == 0 => end = at + 1,
-                '_' if text[at..].starts_with(BEGIN) && !(place.braces > 0 && place.function) => {
-                    let name = initialised(&text[end..at]).filter(|_| place.braces == 0);
-                    found.misplaced |= name.is_none();
-                    found.variables.extend(name);
-                }
-                '_' if text[at..].starts_with(BEGIN) => found.misplaced |= place.is_in_brackets(),
-                _ => {}
-            }
-            false
-        });
-        found
-    }
-}
-
-/// The variable that a text gives an initial value.
-fn initialised(text: &str) -> Option<&str> {
-    let (declared, _) = text.split_once('=').filter(|_| !text.contains('['))?;
-    words(declared).last()
-}
-
-/// The name of the function whose parameters a text ends with; empty if it is not plain.
-fn name_before(text: &str) -> &str {
+fn kind(item: &Item) -> Kind {
     let mut depth = 0;
-    for (at, byte) in text.bytes().enumerate().rev() {
-        match byte {
-            b')' => depth += 1,
-            b'(' => depth -= 1,
+    let value = |token: &&str| {
+        match *token {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth -= 1,
             _ => {}
         }
-        if depth == 0 && byte == b'(' {
-            let before = text[..at].trim_end();
-            let start = before.rfind(|c: char| !is_word(c)).map_or(0, |at| at + 1);
-            let name = &before[start..];
-            return if name.starts_with("__attribute") { "" } else { name };
-        }
+        depth == 0 && *token == "="
+    };
+    match () {
+        _ if item.function => Kind::Function,
+        _ if item.tokens.iter().any(|token| matches!(*token, "alias" | "__alias__")) => Kind::Alias,
+        _ if item.tokens.iter().any(value) => Kind::Variable,
+        _ => Kind::Other,
     }
-    ""
-}
-
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
-}
-
-/// The definitions that the site can reach, and those without a name.
-fn kept(text: &str, definitions: &[Definition], variables: &BTreeSet<&str>, rest: Rest) -> BTreeSet<usize> {
-    let mut named: HashMap<&str, Vec<usize>> = HashMap::new();
-    definitions.iter().enumerate().for_each(|(n, d)| named.entry(d.name).or_default().push(n));
-    let uses: Vec<BTreeSet<usize>> = definitions
-        .iter()
-        .map(|d| words(&text[d.body.clone()]).filter_map(|word| named.get(word)).flatten().copied().collect())
-        .collect();
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); definitions.len()];
-    for (n, used) in uses.iter().enumerate() {
-        used.iter().for_each(|other| users[*other].push(n));
-    }
-    let marked = |body: &str| body.contains(BEGIN) || words(body).any(|word| variables.contains(word));
-    let root = |d: &Definition| d.name.is_empty() || marked(&text[d.body.clone()]);
-    let roots: BTreeSet<usize> = (0..definitions.len()).filter(|n| root(&definitions[*n])).collect();
-    let above = reached(roots, |n| users[n].iter());
-    let callers = |n: usize| rest == Rest::Callers && definitions[n].is_local();
-    reached(above, |n| uses[n].iter().chain(users[n].iter().filter(move |_| callers(n))))
 }
 
 fn reached<'a, I: Iterator<Item = &'a usize>>(from: BTreeSet<usize>, next: impl Fn(usize) -> I) -> BTreeSet<usize> {
@@ -181,22 +183,6 @@ fn reached<'a, I: Iterator<Item = &'a usize>>(from: BTreeSet<usize>, next: impl 
         open.extend(next(n).copied().filter(|other| seen.insert(*other)));
     }
     seen
-}
-
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !is_word(c)).filter(|word| word.starts_with(|c: char| !c.is_ascii_digit()))
-}
-
-/// The definitions whose name is a string outside of functions.
-fn named_in_strings(text: &str, definitions: &[Definition]) -> BTreeSet<usize> {
-    let mut strings: BTreeSet<&str> = BTreeSet::new();
-    let mut from = 0;
-    let ends = definitions.iter().map(|d| d.body.clone()).chain(std::iter::once(text.len()..text.len()));
-    for body in ends {
-        strings.extend(text[from..body.start].split('"').skip(1).step_by(2));
-        from = body.end;
-    }
-    (0..definitions.len()).filter(|n| strings.contains(definitions[*n].name)).collect()
 }
 
 #[cfg(test)]
@@ -261,13 +247,26 @@ mod tests {
         for text in ["struct s { int x : @; };\n", "int a[@];\n", "int a[] = { @ };\n", "int f(void) { int a[@]; }\n"] {
             assert_eq!(reduced(&marked(text), Rest::Callers), None, "{text}");
         }
-        assert_eq!(reduced(&marked("static int x = @;\nint *all[] = { &x };\n"), Rest::Reached), None);
     }
 
     #[test]
-    fn functions_without_a_plain_name_stay() {
-        for text in ["int (*choose(int x))(int) { return 0; }\n", "int f(void) __attribute__((cold)) { return 1; }\n"] {
-            assert_eq!(reduced(text, Rest::Reached).as_deref(), Some(text));
+    fn tables_and_aliases_lead_to_what_they_name() {
+        // The compiler may take what a table holds for granted, and put it into its user.
+        let text = "static int get(void) { return @; }\nstatic const struct ops ops __attribute__((aligned(8))) = { .get = get };\n\
+                    int by_table(void) { return ops.get(); }\nint other(void) { return 1; }\n\
+                    int limit(void) __attribute__((alias(\"get\")));\nint by_alias(void) { return limit(); }\n";
+        let left = of(text);
+        for kept in ["by_table(void) {", "by_alias(void) {", "other(void) ;"] {
+            assert!(left.contains(kept), "{kept}: {left}");
+        }
+        let text = "static int x = @;\nstatic int *all[] = { &x };\nint f(void) { return *all[0]; }\nint g(void) { return 1; }\n";
+        assert!(of(text).contains("return *all[0];") && of(text).contains("g(void) ;"), "{}", of(text));
+    }
+
+    #[test]
+    fn declarators_of_other_forms_become_declarations() {
+        for head in ["int (*choose(int x))(int)", "int f(void) __attribute__((cold))", "struct s *get(struct s *x)"] {
+            assert_eq!(reduced(&format!("{head} {{ return 0; }}\n"), Rest::Reached), Some(format!("{head} ;\n")));
         }
     }
 }

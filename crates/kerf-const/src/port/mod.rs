@@ -3,7 +3,6 @@
 //! `docs/porting.md` has the argument. Each step here says in words why an entry cannot be carried over; then it must be built again.
 
 mod carry;
-mod items;
 mod layout;
 mod same;
 mod source;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::items::{self, Item};
 use crate::compile::MARK;
+use crate::compile::items::{self, Item};
 
 /// What hangs together with the marked site.
 #[derive(Debug, Default)]

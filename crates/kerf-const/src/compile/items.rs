@@ -2,14 +2,18 @@
 //!
 //! Where C is hard to tell apart without types, an item needs more than it has to: then two units differ that could be the same.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::LazyLock;
+
+use super::marks::quoted;
 
 /// Words that name nothing of the unit's own.
-const KEYWORDS: &str = " struct union enum typedef static extern inline __inline __inline__ const volatile unsigned signed \
+const KEYWORDS: &str = "struct union enum typedef static extern inline __inline __inline__ const volatile unsigned signed \
     int long short char void _Bool float double register auto if else while for do switch case default break continue return goto \
     sizeof __attribute__ __attribute __extension__ asm __asm__ __asm __volatile__ typeof __typeof__ __typeof _Static_assert \
     __signed__ __const __restrict restrict __builtin_va_list __int128 _Alignof __alignof__ _Generic __auto_type _Thread_local \
-    __thread __label__ ";
+    __thread __label__";
 
 /// How names begin that have a number of the preprocessor's in them.
 const NUMBERED: [&str; 2] = ["__UNIQUE_ID_", "__compiletime_assert_"];
@@ -56,7 +60,8 @@ impl Item<'_> {
 }
 
 fn is_keyword(word: &str) -> bool {
-    KEYWORDS.contains(&format!(" {word} "))
+    static WORDS: LazyLock<HashSet<&str>> = LazyLock::new(|| KEYWORDS.split(' ').collect());
+    WORDS.contains(word)
 }
 
 fn is_word(token: &str) -> bool {
@@ -76,7 +81,7 @@ pub fn tokens(text: &str) -> Vec<&str> {
         let mut rest = line.trim_start();
         while let Some(first) = rest.chars().next() {
             let end = match first {
-                '"' | '\'' => quoted(rest, first),
+                '"' | '\'' => quoted(rest),
                 c if c.is_ascii_alphanumeric() || c == '_' => {
                     rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len())
                 }
@@ -89,19 +94,6 @@ pub fn tokens(text: &str) -> Vec<&str> {
         }
     }
     found
-}
-
-fn quoted(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            c if c == quote => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 /// Cuts a unit into items.
